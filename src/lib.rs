@@ -1,0 +1,1 @@
+//! annulus: a thread-per-core `io_uring` runtime for Linux.
