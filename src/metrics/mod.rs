@@ -191,9 +191,10 @@ impl Recorder {
 
     #[cold]
     fn record_when_full(&self, word: u64) {
-        self.flush();
-        if let Some(cell) = self.buffer.first() {
-            cell.set(word);
+        // Without a buffer histograms are off, and the record is dropped.
+        if let Some(first) = self.buffer.first() {
+            self.flush_held();
+            first.set(word);
             self.buffered.set(1);
         }
     }
@@ -221,7 +222,8 @@ impl Drop for Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Recorder").field("buffered", &self.buffered.get()).finish()
+        let buffered = self.buffered.get();
+        formatter.debug_struct("Recorder").field("buffered", &buffered).finish_non_exhaustive()
     }
 }
 
