@@ -217,8 +217,9 @@ fn shared_seats(cpus: Vec<Cpu>, shards: usize, cpu_cores: usize) -> (Vec<CpuId>,
     let mut shard_seats = ranked(cpus);
     let free = shard_seats.split_off(shards);
     let shard_seats = numbered(shard_seats);
-    let mut pool_seats: Vec<CpuId> =
-        if cpu_cores + shards > shards + free.len() { numbered(free) } else { Vec::new() };
+    // With room for all, sharing is what was asked for.
+    let to_share = cpu_cores <= free.len();
+    let mut pool_seats = if to_share { Vec::new() } else { numbered(free) };
     let missing = cpu_cores - pool_seats.len();
     pool_seats.extend(shard_seats.iter().rev().take(missing));
     (shard_seats, pool_seats)
@@ -380,9 +381,10 @@ mod tests {
     fn a_quota_below_the_pinned_cpus_is_said() {
         let topology = Topology { quota_millicpus: Some(1_500), ..machine(1, 2, 1) };
         let plan = plan(&topology, Auto, Auto, &Placement::Pinned).expect("a plan");
-        let expected = PlanWarning::Throttled { quota_millicpus: 1_500, cpus: 2 };
-        assert_eq!(plan.warnings, [expected.clone()]);
-        assert!(expected.to_string().contains("grants 1.50 CPUs"), "{expected}");
+        let throttled = PlanWarning::Throttled { quota_millicpus: 1_500, cpus: 2 };
+        let said = throttled.to_string();
+        assert_eq!(plan.warnings, [throttled]);
+        assert!(said.contains("grants 1.50 CPUs"), "{said}");
     }
 
     #[test]
