@@ -20,14 +20,8 @@ fn run() -> Result<(), Failure> {
     match request.verb {
         Verb::PrintConfig => print!("{}", resolved.to_toml()),
         Verb::Check => {
-            let report = EngineReport {
-                engine: Engine::Epoll,
-                why: "x".into(),
-                remedy: String::new(),
-                details: vec![],
-            };
-            let preflight = check::preflight(&resolved.settings, report.engine)?;
-            print!("{}", preflight.describe(&resolved.settings, &report));
+            let preflight = check::preflight(&resolved.settings, resolved.settings.engine)?;
+            println!("{}", preflight.plan);
         }
         Verb::Serve => {
             return Err(Failure::running("serving comes with the runtime; use check for now"));
