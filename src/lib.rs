@@ -1,3 +1,5 @@
 //! annulus: a thread-per-core `io_uring` runtime for Linux.
 
 pub mod protocol;
+#[cfg(feature = "daemon")]
+pub mod store;

@@ -54,6 +54,14 @@ impl Value {
         }
     }
 
+    /// Becomes the string `content`, in the memory at hand where possible.
+    #[inline]
+    pub fn assign_string(&mut self, content: &[u8]) {
+        match self {
+            Self::String(text) => text.assign(content),
+        }
+    }
+
     /// Bytes held outside of the value itself.
     #[inline]
     pub fn heap_bytes(&self) -> usize {

@@ -45,8 +45,19 @@ mod tests {
     #[test]
     fn refuses_every_other_spelling() {
         let refused: [&[u8]; 13] = [
-            b"", b"-", b"-0", b"00", b"01", b"+1", b" 1", b"1 ", b"1.0", b"abc",
-            b"9223372036854775808", b"-9223372036854775809", b"99999999999999999999",
+            b"",
+            b"-",
+            b"-0",
+            b"00",
+            b"01",
+            b"+1",
+            b" 1",
+            b"1 ",
+            b"1.0",
+            b"abc",
+            b"9223372036854775808",
+            b"-9223372036854775809",
+            b"99999999999999999999",
         ];
         for text in refused {
             assert_eq!(parse_i64(text), None, "{}", String::from_utf8_lossy(text));
