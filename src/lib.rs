@@ -3,3 +3,5 @@
 pub mod protocol;
 #[cfg(feature = "daemon")]
 pub mod store;
+#[cfg(feature = "daemon")]
+pub mod service;

@@ -95,6 +95,12 @@ impl Keyspace {
         self.len() * ENTRY_BYTES + self.deadlines.len() * size_of::<Deadline>() + self.heap_bytes
     }
 
+    /// Memory taken by one key, in bytes.
+    pub fn bytes_of(&self, found: Found) -> usize {
+        let entry = self.entry(found);
+        ENTRY_BYTES + entry.key.heap_bytes() + entry.value.heap_bytes()
+    }
+
     /// Finds `key`, unless its deadline has passed.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64, stats: &mut Stats) -> Option<Found> {

@@ -156,6 +156,8 @@ pub struct Call<'a> {
     pub partition: &'a mut Partition,
     /// The command's name and arguments.
     pub args: Args<'a>,
+    /// How many partitions there are.
+    pub partitions: usize,
     /// The selected database.
     pub db: usize,
     /// Unix time in milliseconds.
