@@ -2,6 +2,6 @@
 
 pub mod protocol;
 #[cfg(feature = "daemon")]
-pub mod store;
-#[cfg(feature = "daemon")]
 pub mod service;
+#[cfg(feature = "daemon")]
+pub mod store;

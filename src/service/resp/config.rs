@@ -88,9 +88,7 @@ impl Row {
                 let number = parse_size(value)
                     .ok_or_else(|| "argument couldn't be parsed into an integer".to_owned())?;
                 if !(least..=most).contains(&number) {
-                    return Err(format!(
-                        "argument must be between {least} and {most} inclusive"
-                    ));
+                    return Err(format!("argument must be between {least} and {most} inclusive"));
                 }
                 Ok(Change::Number(set, number))
             }

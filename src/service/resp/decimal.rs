@@ -50,7 +50,8 @@ impl Decimal {
             Self::Scaled(scaled) => {
                 let sign = if scaled < 0 { "-" } else { "" };
                 let unit = 10u128.pow(DECIMALS as u32);
-                let (whole, fraction) = (scaled.unsigned_abs() / unit, scaled.unsigned_abs() % unit);
+                let (whole, fraction) =
+                    (scaled.unsigned_abs() / unit, scaled.unsigned_abs() % unit);
                 format!("{sign}{whole}.{fraction:017}")
             }
             Self::Float(float) if float.is_finite() => format!("{float:.17}"),

@@ -29,8 +29,7 @@ impl Figures {
         let stats = partition.stats;
         let head = [stats.hits, stats.misses, stats.expired, partition.bytes() as u64];
         let databases = partition.keyspaces().iter();
-        let databases =
-            databases.flat_map(|db| [db.len() as u64, db.deadlines_len() as u64]);
+        let databases = databases.flat_map(|db| [db.len() as u64, db.deadlines_len() as u64]);
         for figure in head.into_iter().chain(databases) {
             out.extend_from_slice(&figure.to_le_bytes());
         }

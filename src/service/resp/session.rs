@@ -349,7 +349,8 @@ impl Turn<'_, '_> {
         }
         let map = self.home.map();
         let home_id = map.partition_of(args.at(first));
-        let mut ids = command.keys.indexes(args.len()).map(|index| map.partition_of(args.at(index)));
+        let mut ids =
+            command.keys.indexes(args.len()).map(|index| map.partition_of(args.at(index)));
         if ids.all(|id| id == home_id) {
             self.one(command, run, home_id, args);
             return Flow::Next;

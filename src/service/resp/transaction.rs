@@ -91,9 +91,7 @@ impl Transaction {
     pub fn run_at_hand(&self, partitions: &mut [&mut Partition], now_ms: u64, out: &mut Vec<u8>) {
         assert!(partitions.len() == self.wanted.len());
         let pairs = partitions.iter_mut().zip(&self.wanted);
-        let loans = pairs.map(|(partition, (_, keys))| {
-            Loan::take(partition, keys.clone(), now_ms)
-        });
+        let loans = pairs.map(|(partition, (_, keys))| Loan::take(partition, keys.clone(), now_ms));
         let loans = self.run(loans.collect(), now_ms, out);
         for (partition, loan) in partitions.iter_mut().zip(loans) {
             loan.put(partition);

@@ -6,7 +6,7 @@ use crate::protocol::resp::Protocol;
 use crate::store::DATABASES_COUNT;
 
 use super::super::clients::Record;
-use super::super::command::{Outcome, Refusal, SessionCall, integer, is};
+use super::super::command::{Outcome, Refusal, SessionCall, integer, is, small_integer};
 use super::super::server::REDIS_VERSION;
 use super::keys::unknown_subcommand;
 
@@ -48,7 +48,7 @@ pub fn reset(call: &mut SessionCall<'_>) -> Outcome {
 
 /// `SELECT index`.
 pub fn select(call: &mut SessionCall<'_>) -> Outcome {
-    let db = i32::try_from(integer(call.args.at(1))?).map_err(|_| Refusal::NOT_AN_INTEGER)?;
+    let db = small_integer(call.args.at(1))?;
     let db = usize::try_from(db).ok().filter(|&db| db < DATABASES_COUNT);
     call.client.select(db.ok_or(Refusal::NO_SUCH_DATABASE)?);
     call.reply.ok();

@@ -52,7 +52,7 @@ fn tell_named(call: &mut SessionCall<'_>) {
     for row in rows {
         match row {
             Some(command) => tell(&mut call.reply, command),
-            None => call.reply.null_array(),
+            None => call.reply.null(),
         }
     }
 }
@@ -197,7 +197,7 @@ fn list(call: &mut SessionCall<'_>) -> Outcome {
 fn get_keys(call: &mut SessionCall<'_>) -> Outcome {
     const OFFSET: usize = 2;
     let args = call.args;
-    let Some(name) = args.get(OFFSET) else {
+    let Some(name) = args.get(OFFSET).filter(|_| args.len() > OFFSET + 1) else {
         return Err(Refusal::arity("command|getkeys"));
     };
     let command = table::find(name).ok_or(Refusal::Fixed("ERR Invalid command specified"))?;

@@ -5,7 +5,7 @@
 use crate::protocol::resp::Args;
 use crate::store::{DATABASES_COUNT, Expiry};
 
-use super::super::command::{Call, Outcome, Refusal, integer, is};
+use super::super::command::{Call, Outcome, Refusal, integer, is, small_integer};
 
 /// `DEL key [key ...]` and `UNLINK`, one key of it.
 pub fn del_one(call: &mut Call<'_>, index: usize) -> i64 {
@@ -73,7 +73,7 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
         } else if is(option, "DB")
             && let Some(number) = args.get(index + 1)
         {
-            let number = usize::try_from(integer(number)?).ok();
+            let number = usize::try_from(small_integer(number)?).ok();
             let number = number.filter(|&number| number < DATABASES_COUNT);
             target_db = number.ok_or(Refusal::NO_SUCH_DATABASE)?;
             index += 1;
@@ -124,11 +124,15 @@ pub fn same_database(_: Args<'_>, _: usize, db: usize) -> usize {
 pub fn object(call: &mut Call<'_>) -> Outcome {
     let what = call.args.at(1);
     let known = ["ENCODING", "REFCOUNT", "IDLETIME", "FREQ"].iter().any(|name| is(what, name));
-    if !known || call.args.len() != 3 {
+    if !known {
         return Err(unknown_subcommand(call.args, "OBJECT"));
     }
-    let found = call.partition.find(call.db, call.args.at(2), call.now_ms);
-    let Some(found) = found else {
+    let key = call.args.get(2).filter(|_| call.args.len() == 3);
+    let Some(key) = key else {
+        let name = String::from_utf8_lossy(what).to_ascii_lowercase();
+        return Err(Refusal::arity(&format!("object|{name}")));
+    };
+    let Some(found) = call.partition.find(call.db, key, call.now_ms) else {
         call.reply.null();
         return Ok(());
     };
@@ -156,6 +160,9 @@ pub fn memory(call: &mut Call<'_>) -> Outcome {
     if !is(args.at(1), "USAGE") {
         return Err(unknown_subcommand(args, "MEMORY"));
     }
+    let Some(key) = args.get(2) else {
+        return Err(Refusal::arity("memory|usage"));
+    };
     match (args.get(3), args.get(4)) {
         (None, _) => {}
         (Some(option), Some(samples)) if is(option, "SAMPLES") && args.len() == 5 => {
@@ -163,7 +170,7 @@ pub fn memory(call: &mut Call<'_>) -> Outcome {
         }
         _ => return Err(Refusal::SYNTAX),
     }
-    match call.partition.find(call.db, args.at(2), call.now_ms) {
+    match call.partition.find(call.db, key, call.now_ms) {
         None => call.reply.null(),
         Some(found) => {
             let bytes = call.partition.keyspace(call.db).bytes_of(found);

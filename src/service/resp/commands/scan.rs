@@ -18,9 +18,13 @@ pub fn cursor_partition(argument: &[u8], partitions: usize) -> PartitionId {
     PartitionId(index.min(partitions as u64 - 1) as u16)
 }
 
-/// Cursors are unsigned, and Redis reads them leniently: leading zeros are fine.
+/// Cursors are unsigned, and Redis reads them leniently, as C does: a sign or zeros may lead.
 fn parse_cursor(argument: &[u8]) -> Option<u64> {
-    std::str::from_utf8(argument).ok()?.parse().ok()
+    let text = std::str::from_utf8(argument).ok()?;
+    match text.strip_prefix('-') {
+        Some(digits) => digits.parse().ok().map(u64::wrapping_neg),
+        None => text.parse().ok(),
+    }
 }
 
 /// The options of `SCAN`.

@@ -33,9 +33,7 @@ pub fn config(call: &mut SessionCall<'_>) -> Outcome {
 fn config_get(call: &mut SessionCall<'_>) {
     let wanted = |row: &&config::Row| {
         let mut patterns = call.args.iter().skip(2);
-        patterns.any(|pattern| {
-            glob::matches(&pattern.to_ascii_lowercase(), row.name.as_bytes())
-        })
+        patterns.any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), row.name.as_bytes()))
     };
     let rows: Vec<&config::Row> = config::ROWS.iter().filter(wanted).collect();
     call.reply.map(rows.len());
@@ -78,7 +76,8 @@ pub fn time(call: &mut SessionCall<'_>) -> Outcome {
 pub fn wait(call: &mut SessionCall<'_>) -> Outcome {
     integer(call.args.at(1))?;
     let timeout = integer(call.args.at(2));
-    let timeout = timeout.map_err(|_| Refusal::Fixed("ERR timeout is not an integer or out of range"))?;
+    let timeout =
+        timeout.map_err(|_| Refusal::Fixed("ERR timeout is not an integer or out of range"))?;
     if timeout < 0 {
         return Err(Refusal::Fixed("ERR timeout is negative"));
     }
