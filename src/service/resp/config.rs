@@ -68,7 +68,7 @@ pub static ROWS: [Row; 14] = [
     Row {
         name: "requirepass",
         get: |server| server.password().unwrap_or_default(),
-        set: Set::Text(|server, password| server.set_password(password)),
+        set: Set::Text(Server::set_password),
     },
 ];
 

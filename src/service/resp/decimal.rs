@@ -3,6 +3,8 @@
 //! Invariant: up to 10^20, sums are exact to 17 decimals, so that 10.5 and 0.1 make 10.6. Redis gets
 //! there with 80-bit floats, which Rust lacks; larger numbers fall back to 64-bit floats.
 
+use std::ops::Add;
+
 /// Decimals that are kept; Redis prints as many.
 const DECIMALS: i32 = 17;
 /// Integer digits up to which a number, and the sum of two, fits the scaled form.
@@ -36,14 +38,6 @@ impl Decimal {
         Ok(scaled(text).map_or(Self::Float(float), Self::Scaled))
     }
 
-    /// The sum.
-    pub fn add(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Scaled(left), Self::Scaled(right)) => Self::Scaled(left + right),
-            (left, right) => Self::Float(left.float() + right.float()),
-        }
-    }
-
     /// The shortest text with up to 17 decimals; none for what is not finite.
     pub fn text(self) -> Option<Vec<u8>> {
         let text = match self {
@@ -64,6 +58,17 @@ impl Decimal {
         match self {
             Self::Scaled(scaled) => scaled as f64 / 10f64.powi(DECIMALS),
             Self::Float(float) => float,
+        }
+    }
+}
+
+impl Add for Decimal {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Scaled(left), Self::Scaled(right)) => Self::Scaled(left + right),
+            (left, right) => Self::Float(left.float() + right.float()),
         }
     }
 }
@@ -110,7 +115,7 @@ mod tests {
 
     fn sum(left: &str, right: &str) -> Option<String> {
         let parse = |text: &str| Decimal::parse(text.as_bytes()).ok();
-        let text = parse(left)?.add(parse(right)?).text()?;
+        let text = (parse(left)? + parse(right)?).text()?;
         String::from_utf8(text).ok()
     }
 

@@ -299,9 +299,9 @@ fn value_len(values: &[u8]) -> usize {
 }
 
 /// The name of a command and some of its other arguments.
-pub fn words_at<'a, I>(args: Args<'a>, indexes: I) -> impl Iterator<Item = &'a [u8]> + Clone
-where
-    I: Iterator<Item = usize> + Clone,
-{
+pub fn words_at(
+    args: Args<'_>,
+    indexes: impl Iterator<Item = usize> + Clone,
+) -> impl Iterator<Item = &[u8]> + Clone {
     std::iter::once(0).chain(indexes).map(move |index| args.at(index))
 }

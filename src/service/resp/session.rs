@@ -205,7 +205,7 @@ impl Turn<'_, '_> {
     ) {
         let indexes = command.keys.indexes(args.len());
         let step = usize::from(command.keys.step);
-        if (args.len() - usize::from(command.keys.first)) % step != 0 {
+        if !(args.len() - usize::from(command.keys.first)).is_multiple_of(step) {
             self.refuse(&Refusal::arity(command.name));
             return;
         }
@@ -343,7 +343,8 @@ impl Turn<'_, '_> {
         args: Args<'_>,
     ) -> Flow {
         let first = usize::from(command.keys.first);
-        if (args.len() - first) % usize::from(command.keys.step) != 0 && command.keys.last < 0 {
+        let step = usize::from(command.keys.step);
+        if command.keys.last < 0 && !(args.len() - first).is_multiple_of(step) {
             self.refuse(&Refusal::arity(command.name));
             return Flow::Next;
         }
@@ -399,5 +400,5 @@ fn unknown_command(args: Args<'_>) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "session_tests/mod.rs"]
+#[path = "session_tests.rs"]
 mod tests;

@@ -44,6 +44,7 @@ const FLUSHALL: Run =
 const INFO: Run = Every { check: scan::check_nothing, each: server::info_part, merge: Merge::Info };
 
 #[rustfmt::skip]
+#[expect(clippy::too_many_arguments, reason = "a row of the table is one call")]
 const fn row(
     name: &'static str, arity: i8, keys: Keys, flags: u16, group: &'static str,
     since: &'static str, run: Run, summary: &'static str,
@@ -272,7 +273,9 @@ mod tests {
                 Run::Key(_) | Run::Spread { .. } | Run::Together { .. } => {
                     assert!(command.keys.first > 0, "{}", command.name);
                     let step = command.keys.step;
-                    assert!(least >= command.keys.first + step, "{}", command.name);
+                    // A container's key follows its subcommand and may be missing.
+                    let container = command.keys == SECOND;
+                    assert!(container || least >= command.keys.first + step, "{}", command.name);
                 }
                 Run::Cursor(_) => assert!(least >= 2, "{}", command.name),
                 Run::Session(_) | Run::Every { .. } => {

@@ -69,7 +69,7 @@ pub fn incrbyfloat(call: &mut Call<'_>) -> Outcome {
         }
     };
     let increment = Decimal::parse(call.args.at(2)).map_err(not_a_float)?;
-    let sum = old.add(increment);
+    let sum = old + increment;
     let unusable = Refusal::Fixed("ERR increment would produce NaN or Infinity");
     let text = sum.text().ok_or(unusable)?;
     keyspace.set_string(key, &text, Expiry::Keep);
