@@ -17,8 +17,14 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 mod op;
+#[cfg(feature = "daemon")]
+pub mod protocol;
 mod runtime;
+#[cfg(feature = "daemon")]
+pub mod service;
 pub mod shard;
+#[cfg(feature = "daemon")]
+pub mod store;
 mod sync;
 pub mod task;
 pub mod time;

@@ -1,0 +1,6 @@
+//! Wire protocols, sans-I/O: bytes in, values out. Called by the services.
+//!
+//! Invariant: no module below blocks, reads a clock or touches a socket.
+
+#[cfg(feature = "daemon")]
+pub mod resp;
