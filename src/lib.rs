@@ -1,4 +1,5 @@
 //! annulus: a thread-per-core `io_uring` runtime for Linux.
 
+pub mod metrics;
 #[cfg(feature = "daemon")]
 pub mod protocol;

@@ -1,2 +1,3 @@
 //! The `annulus` program.
+
 fn main() {}
