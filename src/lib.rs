@@ -3,3 +3,5 @@
 pub mod metrics;
 #[cfg(feature = "daemon")]
 pub mod protocol;
+#[cfg(feature = "daemon")]
+pub mod service;

@@ -111,6 +111,14 @@ impl<'o> Reply<'o> {
         self
     }
 
+    /// Adds field lines that were written before, each with its line end.
+    #[inline]
+    pub fn prepared(self, fields: &[u8]) -> Self {
+        debug_assert!(fields.is_empty() || fields.ends_with(b"\r\n"));
+        self.out.extend_from_slice(fields);
+        self
+    }
+
     /// Adds a field with a number.
     #[inline]
     pub fn number(self, name: &str, value: u64) -> Self {
