@@ -27,7 +27,7 @@ pub struct HttpSettings {
     /// What a request may take.
     pub limits: Limits,
     /// From the first byte of a head to its last; also from the connection to its first byte.
-    pub head_timeout: Duration,
+    pub header_timeout: Duration,
     /// A body must come within this, and a second more for each 4 KiB of it.
     pub body_timeout: Duration,
     /// Between two requests of a connection.
@@ -50,9 +50,9 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            head_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_secs(2),
             output_bytes_high: 64 * 1024,
