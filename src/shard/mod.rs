@@ -8,8 +8,9 @@ pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
-pub(crate) mod placement;
+pub mod placement;
 pub(crate) mod remote;
+pub mod topology;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
