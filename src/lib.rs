@@ -22,6 +22,8 @@ mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
+#[cfg(feature = "daemon")]
+pub mod store;
 mod sync;
 pub mod task;
 pub mod time;

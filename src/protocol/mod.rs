@@ -1,5 +1,6 @@
-//! Protocols without I/O: bytes in, values or bytes out.
+//! Wire protocols, sans-I/O: bytes in, values out. Called by the services.
 //!
-//! Called by `service`. Invariant: no clock, no async, no unsafe in here.
+//! Invariant: no module below blocks, reads a clock or touches a socket.
 
 pub mod http1;
+pub mod resp;

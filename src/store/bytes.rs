@@ -1,0 +1,146 @@
+//! Byte strings that keep short content inline. Used for keys and for string values.
+//!
+//! Invariant: content of up to `N` bytes never touches the allocator.
+
+use std::mem;
+
+/// A string of bytes: inline up to `N` bytes, in one exact allocation beyond.
+#[derive(Debug, Clone)]
+pub struct Compact<const N: usize>(Repr<N>);
+
+#[derive(Debug, Clone)]
+enum Repr<const N: usize> {
+    Inline { len: u8, bytes: [u8; N] },
+    Heap(Box<[u8]>),
+}
+
+impl<const N: usize> Compact<N> {
+    const FITS: () = assert!(N <= u8::MAX as usize);
+
+    /// A copy of `content`.
+    #[inline]
+    pub fn new(content: &[u8]) -> Self {
+        let () = Self::FITS;
+        if content.len() <= N {
+            let mut bytes = [0; N];
+            bytes[..content.len()].copy_from_slice(content);
+            Self(Repr::Inline { len: content.len() as u8, bytes })
+        } else {
+            Self(Repr::Heap(content.into()))
+        }
+    }
+
+    /// The content.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Heap(bytes) => bytes,
+        }
+    }
+
+    /// Bytes held outside of the value itself.
+    #[inline]
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Inline { .. } => 0,
+            Repr::Heap(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Room that a string value has inline.
+const TEXT_INLINE_BYTES: usize = 22;
+
+/// The value of a string key.
+#[derive(Debug, Clone)]
+pub enum Text {
+    /// Written whole: no spare room.
+    Whole(Compact<TEXT_INLINE_BYTES>),
+    /// Grown piece by piece: spare room makes the next piece cheap. Boxed twice to stay small.
+    Grown(Box<Vec<u8>>),
+}
+
+impl Text {
+    /// A copy of `content`.
+    #[inline]
+    pub fn new(content: &[u8]) -> Self {
+        Self::Whole(Compact::new(content))
+    }
+
+    /// Takes on `content`, in the memory at hand where the length is the same.
+    #[inline]
+    pub fn assign(&mut self, content: &[u8]) {
+        if let Self::Whole(Compact(Repr::Heap(bytes))) = self
+            && bytes.len() == content.len()
+        {
+            bytes.copy_from_slice(content);
+            return;
+        }
+        *self = Self::new(content);
+    }
+
+    /// The content.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes.as_slice(),
+            Self::Grown(bytes) => bytes,
+        }
+    }
+
+    /// The content, to be changed in place and grown.
+    pub fn grow(&mut self) -> &mut Vec<u8> {
+        if let Self::Whole(whole) = self {
+            let bytes = match mem::replace(&mut whole.0, Repr::Inline { len: 0, bytes: [0; 22] }) {
+                Repr::Inline { len, bytes } => bytes[..usize::from(len)].to_vec(),
+                Repr::Heap(bytes) => bytes.into_vec(),
+            };
+            *self = Self::Grown(Box::new(bytes));
+        }
+        match self {
+            Self::Grown(bytes) => bytes,
+            Self::Whole(_) => unreachable!("replaced above"),
+        }
+    }
+
+    /// Bytes held outside of the value itself.
+    #[inline]
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.heap_bytes(),
+            Self::Grown(bytes) => bytes.capacity() + size_of::<Vec<u8>>(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_survives_every_representation() {
+        for len in [0, 1, 21, 22, 23, 64, 5000] {
+            let content: Vec<u8> = (0..len).map(|byte| byte as u8).collect();
+            let mut text = Text::new(&content);
+            assert_eq!(text.as_slice(), content);
+            text.grow().extend_from_slice(b"tail");
+            assert_eq!(text.as_slice(), [&content[..], b"tail"].concat());
+        }
+    }
+
+    #[test]
+    fn an_equally_long_value_is_written_in_place() {
+        let mut text = Text::new(&[1; 64]);
+        let place = text.as_slice().as_ptr();
+        text.assign(&[2; 64]);
+        assert_eq!(text.as_slice(), [2; 64]);
+        assert_eq!(text.as_slice().as_ptr(), place);
+    }
+
+    #[test]
+    fn values_stay_within_three_words() {
+        assert_eq!(size_of::<Text>(), 24);
+        assert_eq!(size_of::<Compact<30>>(), 32);
+    }
+}

@@ -1,0 +1,319 @@
+//! One numbered database of one partition: keys, values, deadlines. Called by the commands.
+//!
+//! Invariant: an entry whose deadline has passed is never seen by a caller; it is removed by
+//! whoever meets it first, an access or the expiry cycle.
+
+use std::hash::{BuildHasher, Hasher};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::bytes::Compact;
+use super::slab::{Place, Slab};
+use super::stats::Stats;
+use super::value::Value;
+
+/// Room that a key has inline: with it, an entry is one cache line.
+const KEY_INLINE_BYTES: usize = 30;
+/// Entry and index bytes of a key, to which the allocations of key and value are added.
+const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Bucket>() + 1;
+/// The entry has no deadline.
+const NO_DEADLINE: u32 = u32::MAX;
+
+type Key = Compact<KEY_INLINE_BYTES>;
+
+/// A key with all that belongs to it.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Entry {
+    key: Key,
+    value: Value,
+    /// Where its deadline is in the list of deadlines.
+    deadline: u32,
+}
+
+const _: () = assert!(size_of::<Option<Entry>>() == 64);
+
+/// What the index holds of a key: enough to find the entry and to move it when the index grows.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    hash: u32,
+    place: Place,
+}
+
+/// When an entry expires. The list of these is dense, so the expiry cycle reads it in order.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at_ms: u64,
+    place: Place,
+}
+
+/// A key found, good until the keyspace is changed otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Found(Place);
+
+/// What becomes of a key's deadline when its value is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// The key lives on without one.
+    Never,
+    /// The key keeps the one it has, if any. Look the key up first, so that it is not a past one.
+    Keep,
+    /// The key expires at this unix time in milliseconds.
+    At(u64),
+}
+
+/// The keys of one database.
+#[derive(Debug, Default)]
+pub struct Keyspace {
+    index: HashTable<Bucket>,
+    entries: Slab<Entry>,
+    deadlines: Vec<Deadline>,
+    hasher: DefaultHashBuilder,
+    heap_bytes: usize,
+    /// How far the expiry cycle has come, counted down.
+    expiry_cursor: usize,
+}
+
+impl Keyspace {
+    /// How many keys there are, those included that have expired unnoticed.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many keys have a deadline.
+    pub fn deadlines_len(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// Memory taken by keys and values, in bytes: exact for content, close for the rest.
+    pub fn bytes(&self) -> usize {
+        self.len() * ENTRY_BYTES + self.deadlines.len() * size_of::<Deadline>() + self.heap_bytes
+    }
+
+    /// Finds `key`, unless its deadline has passed.
+    #[inline]
+    pub fn find(&mut self, key: &[u8], now_ms: u64, stats: &mut Stats) -> Option<Found> {
+        let place = self.place_of(self.hash(key), key)?;
+        let entry = self.entries.get(place)?;
+        if entry.deadline != NO_DEADLINE && self.is_due(entry, now_ms) {
+            self.remove_place(place);
+            stats.expired += 1;
+            return None;
+        }
+        Some(Found(place))
+    }
+
+    /// The value of a key found.
+    #[inline]
+    pub fn value(&self, found: Found) -> &Value {
+        &self.entry(found).value
+    }
+
+    /// The name of a key found.
+    pub fn key(&self, found: Found) -> &[u8] {
+        self.entry(found).key.as_slice()
+    }
+
+    /// Changes a value in place, keeping account of its memory.
+    pub fn update<R>(&mut self, found: Found, change: impl FnOnce(&mut Value) -> R) -> R {
+        let entry = self.entries.get_mut(found.0);
+        let entry = entry.expect("a key found stays until the keyspace is changed");
+        let before = entry.value.heap_bytes();
+        let result = change(&mut entry.value);
+        self.heap_bytes = self.heap_bytes - before + entry.value.heap_bytes();
+        result
+    }
+
+    /// When a key found expires, in unix milliseconds.
+    pub fn deadline(&self, found: Found) -> Option<u64> {
+        let deadline = self.entry(found).deadline;
+        self.deadlines.get(deadline as usize).map(|deadline| deadline.at_ms)
+    }
+
+    /// Gives a key found a deadline, or takes it away.
+    pub fn set_deadline(&mut self, found: Found, at_ms: Option<u64>) {
+        match at_ms {
+            None => self.remove_deadline(found.0),
+            Some(at_ms) => {
+                let index = self.entry(found).deadline;
+                if let Some(deadline) = self.deadlines.get_mut(index as usize) {
+                    deadline.at_ms = at_ms;
+                    return;
+                }
+                let index = self.deadlines.len() as u32;
+                self.deadlines.push(Deadline { at_ms, place: found.0 });
+                if let Some(entry) = self.entries.get_mut(found.0) {
+                    entry.deadline = index;
+                }
+            }
+        }
+    }
+
+    /// Sets a string key to `content`, new or not.
+    #[inline]
+    pub fn set_string(&mut self, key: &[u8], content: &[u8], expiry: Expiry) {
+        let hash = self.hash(key);
+        let Some(place) = self.place_of(hash, key) else {
+            self.insert_new(hash, key, Value::String(super::bytes::Text::new(content)), expiry);
+            return;
+        };
+        self.update(Found(place), |value| value.assign_string(content));
+        self.apply(Found(place), expiry);
+    }
+
+    /// Sets `key` to `value`, new or not.
+    pub fn set(&mut self, key: &[u8], value: Value, expiry: Expiry) {
+        let hash = self.hash(key);
+        let Some(place) = self.place_of(hash, key) else {
+            self.insert_new(hash, key, value, expiry);
+            return;
+        };
+        self.update(Found(place), |old| *old = value);
+        self.apply(Found(place), expiry);
+    }
+
+    /// Removes a key found; answers its value and deadline.
+    pub fn remove(&mut self, found: Found) -> (Value, Option<u64>) {
+        let removed = self.remove_place(found.0);
+        removed.expect("a key found stays until the keyspace is changed")
+    }
+
+    /// Visits keys at places from `cursor` on, until `count` places have been seen. Answers where to
+    /// go on, or `None` at the end. A key that is there throughout a scan is visited exactly once.
+    pub fn scan(
+        &self,
+        cursor: u32,
+        count: usize,
+        now_ms: u64,
+        mut visit: impl FnMut(&[u8], &Value),
+    ) -> Option<u32> {
+        let end = self.entries.end();
+        let until = u32::try_from(count).map_or(end, |count| cursor.saturating_add(count).min(end));
+        for place in cursor..until {
+            if let Some(entry) = self.entries.get(Place(place))
+                && !self.is_due(entry, now_ms)
+            {
+                visit(entry.key.as_slice(), &entry.value);
+            }
+        }
+        (until < end).then_some(until)
+    }
+
+    /// A key near the place that `random` picks, or any other that has not expired.
+    pub fn random(&self, random: u64, now_ms: u64) -> Option<&[u8]> {
+        let end = u64::from(self.entries.end());
+        let start = random.checked_rem(end)?;
+        let places = (start..end).chain(0..start);
+        let mut entries = places.filter_map(|place| self.entries.get(Place(place as u32)));
+        let entry = entries.find(|entry| !self.is_due(entry, now_ms))?;
+        Some(entry.key.as_slice())
+    }
+
+    /// Removes expired keys among the next `budget` deadlines; answers how many it looked at.
+    pub fn expire_some(&mut self, now_ms: u64, budget: usize, stats: &mut Stats) -> usize {
+        let looked_at = budget.min(self.deadlines.len());
+        for _ in 0..looked_at {
+            // Downwards: what a removal moves into a gap comes from above, and has been seen.
+            if self.expiry_cursor == 0 || self.expiry_cursor > self.deadlines.len() {
+                self.expiry_cursor = self.deadlines.len();
+            }
+            let Some(index) = self.expiry_cursor.checked_sub(1) else { break };
+            self.expiry_cursor = index;
+            let deadline = self.deadlines[index];
+            if deadline.at_ms <= now_ms {
+                self.remove_place(deadline.place);
+                stats.expired += 1;
+            }
+        }
+        looked_at
+    }
+
+    fn entry(&self, found: Found) -> &Entry {
+        self.entries.get(found.0).expect("a key found stays until the keyspace is changed")
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u32 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        let hash = hasher.finish();
+        (hash ^ (hash >> 32)) as u32
+    }
+
+    #[inline]
+    fn place_of(&self, hash: u32, key: &[u8]) -> Option<Place> {
+        let same = |bucket: &Bucket| {
+            bucket.hash == hash
+                && self.entries.get(bucket.place).is_some_and(|entry| entry.key.as_slice() == key)
+        };
+        self.index.find(spread(hash), same).map(|bucket| bucket.place)
+    }
+
+    fn is_due(&self, entry: &Entry, now_ms: u64) -> bool {
+        let deadline = self.deadlines.get(entry.deadline as usize);
+        deadline.is_some_and(|deadline| deadline.at_ms <= now_ms)
+    }
+
+    #[inline]
+    fn apply(&mut self, found: Found, expiry: Expiry) {
+        match expiry {
+            Expiry::Keep => {}
+            Expiry::Never => {
+                if self.entry(found).deadline != NO_DEADLINE {
+                    self.remove_deadline(found.0);
+                }
+            }
+            Expiry::At(at_ms) => self.set_deadline(found, Some(at_ms)),
+        }
+    }
+
+    fn insert_new(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) {
+        let key = Key::new(key);
+        self.heap_bytes += key.heap_bytes() + value.heap_bytes();
+        let place = self.entries.insert(Entry { key, value, deadline: NO_DEADLINE });
+        let rehash = |bucket: &Bucket| spread(bucket.hash);
+        self.index.insert_unique(spread(hash), Bucket { hash, place }, rehash);
+        self.apply(Found(place), expiry);
+    }
+
+    fn remove_place(&mut self, place: Place) -> Option<(Value, Option<u64>)> {
+        let deadline = self.deadline(Found(place));
+        self.remove_deadline(place);
+        let entry = self.entries.remove(place)?;
+        let hash = self.hash(entry.key.as_slice());
+        if let Ok(bucket) = self.index.find_entry(spread(hash), |bucket| bucket.place == place) {
+            bucket.remove();
+        }
+        self.heap_bytes -= entry.key.heap_bytes() + entry.value.heap_bytes();
+        Some((entry.value, deadline))
+    }
+
+    fn remove_deadline(&mut self, place: Place) {
+        let Some(entry) = self.entries.get_mut(place) else { return };
+        let index = std::mem::replace(&mut entry.deadline, NO_DEADLINE);
+        if index == NO_DEADLINE {
+            return;
+        }
+        self.deadlines.swap_remove(index as usize);
+        if let Some(moved) = self.deadlines.get(index as usize).copied()
+            && let Some(entry) = self.entries.get_mut(moved.place)
+        {
+            entry.deadline = index;
+        }
+    }
+}
+
+/// Spreads the kept half of a hash over the width that the index wants, top bits included.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+#[path = "keyspace_tests.rs"]
+mod tests;
