@@ -12,38 +12,40 @@ use std::sync::OnceLock;
 
 use hashbrown::DefaultHashBuilder;
 
-use crate::metrics::{self, Counter};
 use crate::protocol::http1::conditions::{Validators, Verdict, evaluate};
 use crate::protocol::http1::target::{is_plain, parameters, parse_decimal, percent_decode};
 use crate::protocol::http1::{Method, Status};
+use crate::store::{Expiry, Found, Keyspace, Partition, WrongType};
 
 use super::request::Request;
+
+/// The database that RESP clients have selected unless they say otherwise.
+const DATABASE: usize = 0;
 
 /// Longest time to live: a hundred years. Beyond it a typing error is more likely.
 const TTL_SECONDS_MAX: u64 = 100 * 365 * 86_400;
 
-/// What a key holds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'a> {
-    pub(super) value: &'a [u8],
-    /// Milliseconds until it expires, if it does.
-    pub(super) ttl_ms: Option<u64>,
+/// Where a request works and when.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) partition: &'a mut Partition,
+    /// Unix time in milliseconds.
+    pub(super) now_ms: u64,
 }
 
-/// Why the store did not do what was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The key holds something other than a string.
-    WrongType,
-    /// No memory is left for it.
-    Full,
-}
+impl Place<'_> {
+    fn find(&mut self, key: &[u8]) -> Option<Found> {
+        self.partition.find(DATABASE, key, self.now_ms)
+    }
 
-/// The keys of one partition as this route needs them.
-pub(super) trait Keys {
-    fn get(&mut self, key: &[u8]) -> Result<Option<Entry<'_>>, Refusal>;
-    fn set(&mut self, key: &[u8], value: &[u8], ttl_ms: Option<u64>) -> Result<(), Refusal>;
-    fn remove(&mut self, key: &[u8]);
+    fn keyspace(&mut self) -> &mut Keyspace {
+        self.partition.keyspace(DATABASE)
+    }
+
+    /// The entity tag of a key that was found.
+    fn tag(&mut self, found: Found) -> Result<EntityTag, WrongType> {
+        Ok(EntityTag::of(self.keyspace().value(found).as_string()?.as_slice()))
+    }
 }
 
 /// Decodes the key of a request. `scratch` is used only when it has escapes. `None` when it is
@@ -61,103 +63,99 @@ pub(super) fn key_of<'a>(encoded: &'a [u8], scratch: &'a mut Vec<u8>) -> Option<
 
 /// Answers a request for a key.
 #[inline]
-pub(super) fn respond<K: Keys>(keys: &mut K, key: &[u8], request: &Request<'_>, out: &mut Vec<u8>) {
+pub(super) fn respond(place: Place<'_>, key: &[u8], request: &Request<'_>, out: &mut Vec<u8>) {
     let result = match request.head.method {
-        Method::Get | Method::Head => read(keys, key, request, out),
-        Method::Put => write(keys, key, request, out),
-        _ => remove(keys, key, request, out),
+        Method::Get | Method::Head => read(place, key, request, out),
+        Method::Put => write(place, key, request, out),
+        _ => remove(place, key, request, out),
     };
-    match result {
-        Ok(()) => {}
-        Err(Refusal::WrongType) => {
-            request.refuse(out, Status::Conflict, "the key does not hold a string");
-        }
-        Err(Refusal::Full) => {
-            request.refuse(out, Status::InsufficientStorage, "the store is full");
-        }
+    if let Err(WrongType) = result {
+        request.refuse(out, Status::Conflict, "the key does not hold a string");
     }
 }
 
-fn read<K: Keys>(
-    keys: &mut K,
+fn read(
+    mut place: Place<'_>,
     key: &[u8],
     request: &Request<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let Some(entry) = keys.get(key)? else {
-        metrics::add(Counter::KeyspaceMisses, 1);
+) -> Result<(), WrongType> {
+    let Some(found) = place.find(key) else {
+        place.partition.stats.misses += 1;
         answer_missing(request, out);
         return Ok(());
     };
-    metrics::add(Counter::KeyspaceHits, 1);
-    let tag = EntityTag::of(entry.value);
+    place.partition.stats.hits += 1;
+    let now_ms = place.now_ms;
+    let keyspace = place.keyspace();
+    let value = keyspace.value(found).as_string()?.as_slice();
+    let tag = EntityTag::of(value);
     let status = match verdict(request, Some(&tag)) {
         Verdict::Proceed => Status::Ok,
         Verdict::NotModified => Status::NotModified,
-        Verdict::Failed => Status::PreconditionFailed,
+        Verdict::Failed => {
+            request.refuse(out, Status::PreconditionFailed, "");
+            return Ok(());
+        }
     };
-    if status == Status::PreconditionFailed {
-        request.refuse(out, status, "");
-        return Ok(());
-    }
     let mut reply = request.reply(out, status).field("ETag", tag.as_bytes());
-    if let Some(ttl_ms) = entry.ttl_ms {
-        reply = reply.number("TTL", ttl_ms.div_ceil(1000));
+    if let Some(deadline_ms) = keyspace.deadline(found) {
+        reply = reply.number("TTL", deadline_ms.saturating_sub(now_ms).div_ceil(1000));
     }
     if status == Status::Ok {
-        reply = reply.field("Content-Type", b"application/octet-stream");
+        reply = reply.prepared(b"Content-Type: application/octet-stream\r\n");
     }
-    reply.body(entry.value);
+    reply.body(value);
     Ok(())
 }
 
-fn write<K: Keys>(
-    keys: &mut K,
+fn write(
+    mut place: Place<'_>,
     key: &[u8],
     request: &Request<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let ttl_ms = match ttl_of(request.query) {
-        Ok(ttl_ms) => ttl_ms,
+) -> Result<(), WrongType> {
+    let expiry = match ttl_of(request.query) {
+        Ok(None) => Expiry::Never,
+        Ok(Some(ttl_ms)) => Expiry::At(place.now_ms + ttl_ms),
         Err(detail) => {
             request.refuse(out, Status::BadRequest, detail);
             return Ok(());
         }
     };
-    let before = keys.get(key)?.map(|entry| {
-        // Only a precondition asks what was there before.
-        request.head.has_conditions().then(|| EntityTag::of(entry.value))
-    });
-    let exists = before.is_some();
-    if verdict(request, before.flatten().as_ref()) != Verdict::Proceed {
-        request.refuse(out, Status::PreconditionFailed, "");
-        return Ok(());
+    let found = place.find(key);
+    if request.head.has_conditions() {
+        let before = found.map(|found| place.tag(found)).transpose()?;
+        if verdict(request, before.as_ref()) != Verdict::Proceed {
+            request.refuse(out, Status::PreconditionFailed, "");
+            return Ok(());
+        }
     }
-    keys.set(key, request.body, ttl_ms)?;
-    let status = if exists { Status::NoContent } else { Status::Created };
+    place.keyspace().set_string(key, request.body, expiry);
+    let status = if found.is_some() { Status::NoContent } else { Status::Created };
     let tag = EntityTag::of(request.body);
     request.reply(out, status).field("ETag", tag.as_bytes()).empty();
     Ok(())
 }
 
-fn remove<K: Keys>(
-    keys: &mut K,
+fn remove(
+    mut place: Place<'_>,
     key: &[u8],
     request: &Request<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let Some(entry) = keys.get(key)? else {
+) -> Result<(), WrongType> {
+    let Some(found) = place.find(key) else {
         answer_missing(request, out);
         return Ok(());
     };
     if request.head.has_conditions() {
-        let tag = EntityTag::of(entry.value);
+        let tag = place.tag(found)?;
         if verdict(request, Some(&tag)) != Verdict::Proceed {
             request.refuse(out, Status::PreconditionFailed, "");
             return Ok(());
         }
     }
-    keys.remove(key);
+    place.keyspace().remove(found);
     request.reply(out, Status::NoContent).empty();
     Ok(())
 }
@@ -219,40 +217,28 @@ impl EntityTag {
 mod tests {
     use super::super::request::tests::answer;
     use super::*;
-    use std::collections::HashMap;
 
-    #[derive(Default)]
-    struct Map(HashMap<Vec<u8>, (Vec<u8>, Option<u64>)>);
-
-    impl Keys for Map {
-        fn get(&mut self, key: &[u8]) -> Result<Option<Entry<'_>>, Refusal> {
-            match key {
-                b"list" => Err(Refusal::WrongType),
-                _ => Ok(self.0.get(key).map(|(value, ttl)| Entry { value, ttl_ms: *ttl })),
-            }
-        }
-
-        fn set(&mut self, key: &[u8], value: &[u8], ttl_ms: Option<u64>) -> Result<(), Refusal> {
-            if key == b"full" {
-                return Err(Refusal::Full);
-            }
-            self.0.insert(key.to_vec(), (value.to_vec(), ttl_ms));
-            Ok(())
-        }
-
-        fn remove(&mut self, key: &[u8]) {
-            self.0.remove(key);
-        }
-    }
+    const NOW_MS: u64 = 1_000_000;
 
     /// Sends one request and gives the reply.
-    fn ask(keys: &mut Map, method: &str, rest: &str, fields: &str, body: &str) -> String {
+    fn ask_at(
+        now_ms: u64,
+        partition: &mut Partition,
+        method: &str,
+        rest: &str,
+        fields: &str,
+        body: &str,
+    ) -> String {
         let head = format!("{method} /kv/{rest} HTTP/1.1{fields}");
         answer(&head, body.as_bytes(), |request, out| {
             let mut scratch = Vec::new();
             let key = key_of(request.rest, &mut scratch).unwrap();
-            respond(keys, key, request, out);
+            respond(Place { partition, now_ms }, key, request, out);
         })
+    }
+
+    fn ask(keys: &mut Partition, method: &str, rest: &str, fields: &str, body: &str) -> String {
+        ask_at(NOW_MS, keys, method, rest, fields, body)
     }
 
     fn status(reply: &str) -> u16 {
@@ -266,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_value_is_created_read_replaced_and_removed() {
-        let keys = &mut Map::default();
+        let keys = &mut Partition::default();
         assert_eq!(status(&ask(keys, "GET", "a", "", "")), 404);
         let created = ask(keys, "PUT", "a", "", "hello");
         assert_eq!(status(&created), 201);
@@ -287,7 +273,7 @@ mod tests {
 
     #[test]
     fn head_is_get_without_the_value() {
-        let keys = &mut Map::default();
+        let keys = &mut Partition::default();
         ask(keys, "PUT", "a", "", "hello");
         let (get, head) = (ask(keys, "GET", "a", "", ""), ask(keys, "HEAD", "a", "", ""));
         assert_eq!(format!("{head}hello"), get);
@@ -295,7 +281,7 @@ mod tests {
 
     #[test]
     fn preconditions_are_judged_against_the_value_at_hand() {
-        let keys = &mut Map::default();
+        let keys = &mut Partition::default();
         let none = "\r\nIf-None-Match: *";
         assert_eq!(status(&ask(keys, "PUT", "a", none, "1")), 201);
         assert_eq!(status(&ask(keys, "PUT", "a", none, "2")), 412);
@@ -315,18 +301,25 @@ mod tests {
 
     #[test]
     fn a_time_to_live_is_given_in_seconds_and_told_rounded_up() {
-        let keys = &mut Map::default();
+        let keys = &mut Partition::default();
         ask(keys, "PUT", "a?ttl=10", "", "x");
-        assert_eq!(keys.0[&b"a"[..]].1, Some(10_000));
-        keys.0.insert(b"b".to_vec(), (b"x".to_vec(), Some(1)));
-        assert!(ask(keys, "GET", "b", "", "").contains("\r\nTTL: 1\r\n"));
-        ask(keys, "PUT", "a", "", "x");
-        assert_eq!(keys.0[&b"a"[..]].1, None);
+        let left = |keys: &mut Partition, now_ms| {
+            let reply = ask_at(now_ms, keys, "GET", "a", "", "");
+            let start = reply.find("TTL: ").map(|start| start + 5);
+            start.map(|start| reply[start..].split('\r').next().unwrap().to_owned())
+        };
+        assert_eq!(left(keys, NOW_MS).as_deref(), Some("10"));
+        assert_eq!(left(keys, NOW_MS + 1).as_deref(), Some("10"));
+        assert_eq!(left(keys, NOW_MS + 9_999).as_deref(), Some("1"));
+        ask(keys, "PUT", "a", "", "y");
+        assert_eq!(left(keys, NOW_MS), None);
+        ask(keys, "PUT", "a?ttl=10", "", "z");
+        assert_eq!(status(&ask_at(NOW_MS + 10_000, keys, "GET", "a", "", "")), 404);
         for wrong in ["ttl=0", "ttl=-1", "ttl=", "ttl=1.5", "ttl=99999999999", "tll=1"] {
-            let reply = ask(keys, "PUT", &format!("a?{wrong}"), "", "y");
+            let reply = ask(keys, "PUT", &format!("b?{wrong}"), "", "y");
             assert_eq!(status(&reply), 400, "{wrong}");
         }
-        assert!(ask(keys, "GET", "a", "", "").ends_with("\r\n\r\nx"));
+        assert_eq!(status(&ask(keys, "GET", "b", "", "")), 404);
     }
 
     #[test]
@@ -335,12 +328,5 @@ mod tests {
         assert_eq!(key_of(b"a%2Fb/%00", &mut scratch), Some(&b"a/b/\0"[..]));
         assert_eq!(key_of(b"a%2", &mut Vec::new()), None);
         assert_eq!(key_of(b"", &mut Vec::new()), None);
-    }
-
-    #[test]
-    fn what_the_store_refuses_is_answered() {
-        let keys = &mut Map::default();
-        assert_eq!(status(&ask(keys, "PUT", "full", "", "x")), 507);
-        assert_eq!(status(&ask(keys, "GET", "list", "", "")), 409);
     }
 }
