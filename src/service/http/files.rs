@@ -81,6 +81,14 @@ pub(super) struct Part {
     pub(super) length: u64,
 }
 
+impl Part {
+    /// The part of a file that is in memory.
+    pub(super) fn of(self, content: &[u8]) -> &[u8] {
+        let (start, end) = (self.offset as usize, (self.offset + self.length) as usize);
+        content.get(start..end).unwrap_or_default()
+    }
+}
+
 /// Writes the head of the reply, and says which part of the file the caller has to put behind it:
 /// none for HEAD and for a reply without content.
 #[inline]

@@ -18,7 +18,10 @@ pub(super) const FILE_CHUNK_BYTES: usize = 128 * 1024;
 pub(super) const FILE_CACHED_BYTES_MAX: u64 = 16 * 1024;
 /// Body of a digest or compression request.
 pub(super) const COMPUTE_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Jobs in the cpu pool's queue beyond which a request is told to come back.
+pub(super) const COMPUTE_QUEUE_COUNT_MAX: usize = 512;
 
+const _: () = assert!(COMPUTE_QUEUE_COUNT_MAX <= crate::limits::CPU_QUEUE_COUNT_MAX);
 const _: () = assert!(FILE_CACHED_BYTES_MAX as usize <= FILE_CHUNK_BYTES);
 
 /// How the HTTP service behaves.
