@@ -5,6 +5,7 @@
 //! order of their requests, and an answer that has to wait first lets those before it go.
 
 use std::mem;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         // A peer that is gone needs nothing more: dropping the stream closes it.
         if self.serve().await.is_ok() {
             self.linger().await;
@@ -164,9 +165,10 @@ impl Connection {
             if let Err(reason) = BodyDecoder::new(head.framing, limits) {
                 return Some(self.refuse_reason(reason));
             }
+            let framing = head.framing;
             let request = OwnedRequest::new(&bytes[..head_length], &[], context);
             input.consume(head_length);
-            return Some(Step::Wait(request, head.framing));
+            return Some(Step::Wait(request, framing));
         };
         let request = Request { head, rest: to.rest, query: to.query, body, context };
         let length = head_length + body.len();
@@ -212,7 +214,7 @@ impl Connection {
         let output = mem::take(&mut self.output);
         let allowed = self.shard.service.settings.send_timeout + transfer_time(output.len() as u64);
         let due = time::now() + allowed;
-        match self.deadline.within(due, self.stream.send(output)).await {
+        match self.deadline.within(due, pin!(self.stream.send(output))).await {
             Ok(Ok(payload)) => self.output = payload.into_vec(),
             Ok(Err(_)) | Err(Late) => return Err(Gone),
         }
@@ -238,7 +240,7 @@ impl Connection {
     /// Waits for more input until `due`.
     pub(super) async fn receive(&mut self, due: Instant) -> Result<Received, Gone> {
         self.input.keep();
-        match self.deadline.within(due, self.stream.recv()).await {
+        match self.deadline.within(due, pin!(self.stream.recv())).await {
             Ok(Ok(Some(chunk))) => {
                 self.input.push(chunk);
                 Ok(Received::Some)
@@ -257,7 +259,7 @@ impl Connection {
         }
         let mut dropped_bytes = 0;
         while dropped_bytes < LINGER_BYTES_MAX {
-            match self.deadline.within(due, self.stream.recv()).await {
+            match self.deadline.within(due, pin!(self.stream.recv())).await {
                 Ok(Ok(Some(chunk))) => dropped_bytes += chunk.len(),
                 _ => return,
             }

@@ -5,7 +5,7 @@
 //! when it fires. So the steady path costs a comparison and not an insertion into the wheel.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 
 use crate::time::{self, Instant, Sleep};
@@ -21,14 +21,14 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Waits for `future` until `due`. What is ready at the deadline wins. The timer stays armed
+    /// Waits for `future` until `due`; it is pinned by the caller, which keeps one copy of it in the
+    /// connection's task instead of two. What is ready at the deadline wins. The timer stays armed
     /// after that: its firing then wakes the task for nothing, once in the length of a timeout.
     pub(super) async fn within<F: Future>(
         &mut self,
         due: Instant,
-        future: F,
+        mut future: Pin<&mut F>,
     ) -> Result<F::Output, Late> {
-        let mut future = pin!(future);
         poll_fn(|context| {
             if let Poll::Ready(value) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(value));

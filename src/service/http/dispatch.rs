@@ -153,7 +153,12 @@ impl HttpShard {
     }
 
     #[inline]
-    fn answer_cached_file(&self, request: &Request<'_>, now: Instant, out: &mut Vec<u8>) -> Outcome {
+    fn answer_cached_file(
+        &self,
+        request: &Request<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let mut files = self.files.borrow_mut();
         let Some(file) = files.get(request.rest, now) else { return Outcome::Waits };
         let Content::Memory(content) = &file.content else { return Outcome::Waits };

@@ -1,6 +1,6 @@
 //! What the connections of one shard share: store, clock, files, spare buffers.
 //!
-//! Made once per shard by the daemon. Invariant: nothing is borrowed across an await.
+//! Made by the first connection of a thread and found by the next. Invariant: nothing is borrowed across an await.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -10,11 +10,9 @@ use crate::clock::Instant;
 use crate::fs::{Directory, File};
 use crate::protocol::http1::{Persistence, ReplyContext, RequestHead};
 use crate::store::Store;
-use crate::net::TcpStream;
 use crate::{shard, time};
 
 use super::HttpService;
-use super::connection::Connection;
 use super::file_cache::FileCache;
 use super::wall::WallClock;
 
@@ -22,9 +20,14 @@ use super::wall::WallClock;
 const SPARE_COUNT_MAX: usize = 64;
 const SPARE_BYTES_MAX: usize = 128 * 1024;
 
+thread_local! {
+    /// The service of this thread, for the connections that follow.
+    static HERE: RefCell<Option<Rc<HttpShard>>> = const { RefCell::new(None) };
+}
+
 /// The HTTP service on one shard.
 #[derive(Debug)]
-pub struct HttpShard {
+pub(super) struct HttpShard {
     pub(super) service: Arc<HttpService>,
     pub(super) store: Store,
     pub(super) files: RefCell<FileCache<File>>,
@@ -34,23 +37,30 @@ pub struct HttpShard {
 }
 
 impl HttpShard {
-    /// The service for the calling thread, over its view of the store.
-    pub fn new(service: Arc<HttpService>, store: Store) -> Rc<Self> {
+    /// The calling thread's part of `service`, over the store installed on the thread. `None` where
+    /// no store is installed.
+    pub(super) fn here(service: &Arc<HttpService>) -> Option<Rc<Self>> {
+        HERE.with_borrow_mut(|here| match here {
+            Some(shard) if Arc::ptr_eq(&shard.service, service) => Some(Rc::clone(shard)),
+            _ => {
+                let shard = Rc::new(Self::new(Arc::clone(service), Store::here()?));
+                *here = Some(Rc::clone(&shard));
+                Some(shard)
+            }
+        })
+    }
+
+    fn new(service: Arc<HttpService>, store: Store) -> Self {
         let settings = &service.settings;
         let files = FileCache::new(settings.file_cache_count_max, settings.file_cache_valid);
-        Rc::new(Self {
+        Self {
             store,
             files: RefCell::new(files),
             root: OnceCell::new(),
             wall: RefCell::new(WallClock::new()),
             spare: RefCell::default(),
             service,
-        })
-    }
-
-    /// Serves one connection to its end.
-    pub async fn serve(self: Rc<Self>, stream: TcpStream) {
-        Connection::new(self, stream).run().await;
+        }
     }
 
     /// Milliseconds since the epoch.

@@ -71,11 +71,7 @@ impl HttpShard {
 }
 
 /// Takes a small file into memory; keeps a large one open.
-async fn load(
-    file: File,
-    path: &[u8],
-    mut identity: Identity,
-) -> Result<CachedFile<File>, Status> {
+async fn load(file: File, path: &[u8], mut identity: Identity) -> Result<CachedFile<File>, Status> {
     if identity.size > FILE_CACHED_BYTES_MAX {
         let description = Description::new(path, identity);
         return Ok(CachedFile { description, content: Content::Open(file) });

@@ -4,29 +4,16 @@
 
 use std::fmt::Write as _;
 
-use crate::InFlight;
-use crate::shard::{self, ShardId};
+use crate::{Handle, InFlight};
 
-/// One line for each operation in flight, oldest first within a shard.
-pub(super) async fn dump() -> String {
+/// One line for each operation in flight, oldest first.
+pub(super) async fn dump() -> crate::Result<String> {
     let mut text = String::from("shard operation descriptor age_us orphaned\n");
-    for index in 0..shard::count() {
-        match shard::shard(ShardId(index as u16)).call(shard::operations).await {
-            Ok(mut operations) => {
-                operations.sort_by_key(|operation| std::cmp::Reverse(operation.age_ns));
-                for operation in &operations {
-                    write_line(&mut text, index, operation);
-                }
-            }
-            Err(error) => {
-                let _ = writeln!(text, "{index} {error}");
-            }
-        }
+    for (shard, operation) in Handle::current().in_flight().await? {
+        let InFlight { operation, descriptor, age_ns, orphaned } = operation;
+        let age_us = age_ns / 1000;
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{} {operation} {descriptor} {age_us} {orphaned}", shard.0);
     }
-    text
-}
-
-fn write_line(text: &mut String, shard: usize, operation: &InFlight) {
-    let InFlight { operation, descriptor, age_ns, orphaned } = operation;
-    let _ = writeln!(text, "{shard} {operation} {descriptor} {} {orphaned}", age_ns / 1000);
+    Ok(text)
 }

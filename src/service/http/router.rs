@@ -93,6 +93,7 @@ const fn route(path: Path, methods: Methods, handler: Handler, about: &'static s
 
 impl Path {
     /// The text of the path, or of its prefix.
+    #[cfg(test)]
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::Exact(text) | Self::Below(text) => text,

@@ -21,7 +21,7 @@ use super::files::Part;
 use super::request::Request;
 use super::router::Handler;
 use super::settings::{COMPUTE_BODY_BYTES_MAX, COMPUTE_QUEUE_COUNT_MAX, FILE_CHUNK_BYTES};
-use super::{files, kv, operations};
+use super::{files, kv, operations, pages};
 use crate::fs::File;
 
 /// Room made at once for a body that was announced; more as it comes.
@@ -116,8 +116,12 @@ impl Connection {
                 Ok(false)
             }
             Handler::Operations => {
-                let text = operations::dump().await;
-                super::pages::line(&view, Status::Ok, &text, &mut self.output);
+                match operations::dump().await {
+                    Ok(text) => pages::line(&view, Status::Ok, &text, &mut self.output),
+                    Err(error) => {
+                        view.refuse(&mut self.output, Status::Unavailable, &error.to_string());
+                    }
+                }
                 Ok(false)
             }
             _ => {
@@ -217,7 +221,8 @@ async fn answer_key(store: &Store, request: Box<OwnedRequest>) -> Vec<u8> {
     if store.visit(|home| home.reaches(id)) {
         return answer_key_at_home(store, &request).await;
     }
-    let there = shard::shard(ShardId(id.0)).submit(move || async move {
+    let owner = shard::shard(ShardId(id.0));
+    let there = owner.submit(move || async move {
         match Store::here() {
             Some(store) => answer_key_at_home(&store, &request).await,
             None => Vec::new(),
