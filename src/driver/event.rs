@@ -24,6 +24,13 @@ impl EventFd {
         self.0.as_raw_fd()
     }
 
+    /// Sets the counter back to zero.
+    pub(crate) fn reset(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: reads eight bytes into a valid array; non-blocking, so it returns at once.
+        unsafe { libc::read(self.descriptor(), count.as_mut_ptr().cast(), count.len()) };
+    }
+
     /// Bumps the counter.
     pub(crate) fn notify(&self) {
         let one = 1u64.to_ne_bytes();

@@ -12,10 +12,13 @@
 //! - Receives lose nothing: what arrived waits in the stream's slot until it is taken.
 
 mod blocking;
+mod calls;
 mod choose;
 mod epoll;
 mod event;
+mod packer;
 mod ring;
+mod settle;
 mod slots;
 
 use std::os::fd::RawFd;

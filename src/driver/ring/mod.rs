@@ -22,9 +22,9 @@ use io_uring::{IoUring, cqueue};
 use self::buffer_ring::BufferRing;
 use self::door::Door;
 pub(crate) use self::setup::{Given, RingSettings};
-use super::Wait;
 use super::event::EventFd;
 use super::slots::{Arm, SlotKey, Slots};
+use super::{Wait, settle};
 use crate::buffer::Pool;
 use crate::clock::{self, Instant};
 use crate::error::Errno;
@@ -151,38 +151,10 @@ impl Ring {
         match op {
             Op::Receive { .. } => self.received(key, count, flags, slots),
             Op::Accept { .. } => self.accepted(key, count, flags, slots),
-            Op::Send { payload, sent, .. } => {
-                let total = payload.len();
-                if let Ok(step @ 1..) = count {
-                    *sent += step as usize;
-                    if *sent < total {
-                        return self.start(key, slots);
-                    }
+            Op::Send { .. } | Op::SendVectored { .. } => {
+                if settle::sent(slots, key, count, now) {
+                    self.start(key, slots);
                 }
-                slots.complete(key, count.map(|_| Value::Count(total as u32)), now);
-            }
-            Op::SendVectored { message, .. } => {
-                if let Ok(step @ 1..) = count {
-                    message.advance(step as usize);
-                    if message.remaining() > 0 {
-                        return self.start(key, slots);
-                    }
-                }
-                slots.complete(key, count.map(Value::Count), now);
-            }
-            Op::Open { .. } => {
-                // SAFETY: the completion of an open yields a descriptor that nobody else has.
-                let value =
-                    count.map(|fd| Value::Descriptor(unsafe { OwnedFd::from_raw_fd(fd as i32) }));
-                slots.complete(key, value, now);
-            }
-            Op::ReceiveOnce { buffer, .. } | Op::ReadAt { buffer, .. } => {
-                if let Ok(count) = count {
-                    // SAFETY: the kernel has written `count` bytes at the buffer's spare part,
-                    // which has not moved since the entry was made.
-                    unsafe { buffer.fill(count as usize) };
-                }
-                slots.complete(key, count.map(Value::Count), now);
             }
             Op::Close { .. } => {
                 // The kernel has closed it (close(2): also when it reports an error), so the
@@ -192,12 +164,8 @@ impl Ring {
                 }
                 slots.complete(key, count.map(Value::Count), now);
             }
-            Op::Idle
-            | Op::Connect { .. }
-            | Op::Shutdown { .. }
-            | Op::WriteAt { .. }
-            | Op::Sync { .. }
-            | Op::Stat { .. } => slots.complete(key, count.map(Value::Count), now),
+            // SAFETY: this is the kernel's answer to this operation.
+            _ => unsafe { settle::settle(slots, key, count, now) },
         }
     }
 
