@@ -1,1 +1,49 @@
-fn main() {}
+//! `annulus-bench`: load generator, floors, peers and the comparison of engines.
+//!
+//! Called from the command line and by `scripts/bench`. Every subcommand returns one [`Failure`] or
+//! nothing; the exit code is decided here and nowhere else: 0, 1 (failed while running), 2 (usage).
+
+mod accounting;
+mod affinity;
+mod failure;
+mod floor;
+mod load;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Measures annulus, the floors under it and the runtimes beside it.
+#[derive(Debug, Parser)]
+#[command(name = "annulus-bench", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drive a server with checked requests and report rate, latency and errors.
+    Load(load::command::Arguments),
+    /// Serve as a bare loop without any runtime: the limit that a runtime is measured against.
+    Floor(floor::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Load(arguments) => load::command::run_command(arguments),
+        Command::Floor(arguments) => floor::run(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("annulus-bench: {failure}");
+            match failure {
+                Failure::Usage(_) => ExitCode::from(2),
+                Failure::Failed(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
