@@ -8,6 +8,7 @@ mod affinity;
 mod failure;
 mod floor;
 mod load;
+mod peers;
 
 use std::process::ExitCode;
 
@@ -29,12 +30,15 @@ enum Command {
     Load(load::command::Arguments),
     /// Serve as a bare loop without any runtime: the limit that a runtime is measured against.
     Floor(floor::Arguments),
+    /// Serve echo on another runtime.
+    Peer(peers::Arguments),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Load(arguments) => load::command::run_command(arguments),
         Command::Floor(arguments) => floor::run(arguments),
+        Command::Peer(arguments) => peers::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
