@@ -23,6 +23,8 @@ pub(crate) fn pin(cores: &[usize]) -> Result<(), Failure> {
         set.set(*core);
     }
     sched_setaffinity(None, &set).map_err(|error| {
-        Failure::usage(format!("cannot pin to core {cores:?}: {error}; see `nproc` and `taskset -p $$`"))
+        Failure::usage(format!(
+            "cannot pin to core {cores:?}: {error}; see `nproc` and `taskset -p $$`"
+        ))
     })
 }

@@ -5,10 +5,13 @@
 
 mod accounting;
 mod affinity;
+mod compare;
+mod environment;
 mod failure;
 mod floor;
 mod load;
 mod peers;
+mod report;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Compare engines, floors and peers, and write a report.
+    Compare(compare::Arguments),
     /// Drive a server with checked requests and report rate, latency and errors.
     Load(load::command::Arguments),
     /// Serve as a bare loop without any runtime: the limit that a runtime is measured against.
@@ -36,6 +41,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Load(arguments) => load::command::run_command(arguments),
         Command::Floor(arguments) => floor::run(arguments),
         Command::Peer(arguments) => peers::run(arguments),

@@ -38,7 +38,9 @@ impl BufferRing {
         let entries = allocate(usize::from(count) * size_of::<BufRingEntry>())?.cast();
         let storage = allocate(usize::from(count) * buffer_bytes)?;
         // SAFETY: `entries` is page-aligned, holds `count` entries and is never freed.
-        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)? };
+        unsafe {
+            submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)?;
+        };
         let mut ring = Self { entries, storage, buffer_bytes, count, tail: 0 };
         for buffer in 0..count {
             ring.recycle(buffer);

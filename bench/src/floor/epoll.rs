@@ -100,8 +100,7 @@ fn accept(
         });
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(poll, &stream, EventData::new_u64(index as u64), interest)?;
-        connections[index] =
-            Some(Connection { stream, leftover: Vec::new(), backlog: Vec::new() });
+        connections[index] = Some(Connection { stream, leftover: Vec::new(), backlog: Vec::new() });
     }
 }
 

@@ -110,8 +110,7 @@ impl Store {
                 output.extend_from_slice(text.as_bytes());
                 output.extend_from_slice(b"\r\n");
             }
-            None => output
-                .extend_from_slice(b"-ERR value is not an integer or out of range\r\n"),
+            None => output.extend_from_slice(b"-ERR value is not an integer or out of range\r\n"),
         }
     }
 }
@@ -200,8 +199,7 @@ mod tests {
     const PIPELINE: &[u8] = b"*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nv\r\nal\r\n\
         *2\r\n$3\r\nget\r\n$1\r\nk\r\n*2\r\n$3\r\nGET\r\n$1\r\nx\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n\
         *5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$0\r\n\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n";
-    const REPLIES: &[u8] =
-        b"+PONG\r\n+OK\r\n$5\r\nv\r\nal\r\n$-1\r\n:1\r\n+OK\r\n$0\r\n\r\n";
+    const REPLIES: &[u8] = b"+PONG\r\n+OK\r\n$5\r\nv\r\nal\r\n$-1\r\n:1\r\n+OK\r\n$0\r\n\r\n";
 
     #[test]
     fn a_pipeline_is_answered_in_order() {
@@ -226,7 +224,9 @@ mod tests {
 
     #[test]
     fn what_is_not_resp_is_refused() {
-        for input in [&b"GET / HTTP/1.1\r\n"[..], b"*x\r\n", b"*1\r\n$99999999999\r\n", b"*1\r\n$1\r\nabc"] {
+        for input in
+            [&b"GET / HTTP/1.1\r\n"[..], b"*x\r\n", b"*1\r\n$99999999999\r\n", b"*1\r\n$1\r\nabc"]
+        {
             assert_eq!(Store::default().answer(input, &mut Vec::new()), Answer::Broken);
         }
     }

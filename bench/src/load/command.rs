@@ -145,9 +145,12 @@ impl Arguments {
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             return Err(Failure::usage("--rate must be a positive number of requests per second"));
         }
-        if self.payload > PAYLOAD_BYTES_MAX || (self.protocol == Protocol::Echo && self.payload == 0)
+        if self.payload > PAYLOAD_BYTES_MAX
+            || (self.protocol == Protocol::Echo && self.payload == 0)
         {
-            return Err(Failure::usage(format!("--payload must be 1 to {PAYLOAD_BYTES_MAX} bytes")));
+            return Err(Failure::usage(format!(
+                "--payload must be 1 to {PAYLOAD_BYTES_MAX} bytes"
+            )));
         }
         if !self.path.starts_with('/') || self.path.contains(|c: char| c.is_control() || c == ' ') {
             return Err(Failure::usage("--path must start with / and hold no blanks"));
@@ -187,8 +190,7 @@ impl Arguments {
                 let sends_body = method == "PUT" || method == "POST";
                 let body = if sends_body { payload(self.payload) } else { Vec::new() };
                 let expected = self.put.then(|| payload(self.payload));
-                let request =
-                    HttpRequest::new(&method, &self.address, &self.path, &body, expected);
+                let request = HttpRequest::new(&method, &self.address, &self.path, &body, expected);
                 Work::Http(Arc::new(request))
             }
         }

@@ -98,8 +98,7 @@ impl Connection {
             Err(error) => return Err(Broken::Socket(error)),
         };
         let filled = kept + len;
-        let verdict =
-            self.exchange.read_replies(&scratch[..filled]).map_err(Broken::Malformed)?;
+        let verdict = self.exchange.read_replies(&scratch[..filled]).map_err(Broken::Malformed)?;
         self.leftover.clear();
         self.leftover.extend_from_slice(&scratch[verdict.consumed..filled]);
         Ok((verdict, filled == scratch.len()))

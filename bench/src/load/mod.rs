@@ -139,7 +139,8 @@ pub(crate) fn run(settings: &Settings, stop: &AtomicBool) -> Result<Outcome, Fai
     let (ready, connected) = mpsc::channel();
     let workers: Vec<_> = (0..threads)
         .map(|index| {
-            let (settings, control, ready) = (settings.clone(), Arc::clone(&control), ready.clone());
+            let (settings, control, ready) =
+                (settings.clone(), Arc::clone(&control), ready.clone());
             thread::spawn(move || {
                 let result = worker::run(index, threads, &settings, &control, ready);
                 if result.is_err() {

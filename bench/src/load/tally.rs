@@ -60,12 +60,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Empty books.
     pub(crate) fn new() -> Self {
-        Self {
-            latency: histogram(),
-            errors: Errors::default(),
-            unanswered: 0,
-            first_error: None,
-        }
+        Self { latency: histogram(), errors: Errors::default(), unanswered: 0, first_error: None }
     }
 
     /// Adds `count` good replies of one latency.

@@ -122,24 +122,18 @@ fn thread_cpu_ns() -> u64 {
 impl<'a> Worker<'a> {
     fn connect(index: usize, threads: usize, settings: &'a Settings) -> Result<Self, Failure> {
         let address = settings.address;
-        let fail = |error: std::io::Error| {
-            Failure::failed(format!("cannot connect to {address}"), error)
-        };
-        let poll = epoll::create(CreateFlags::CLOEXEC)
-            .map_err(|error| Failure::failed("epoll", error))?;
+        let fail =
+            |error: std::io::Error| Failure::failed(format!("cannot connect to {address}"), error);
+        let poll =
+            epoll::create(CreateFlags::CLOEXEC).map_err(|error| Failure::failed("epoll", error))?;
         let mut lanes = Vec::new();
         // Edge-triggered, registered once for both directions: no epoll_ctl while measuring.
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         for number in (index..settings.connections).step_by(threads) {
             let exchange = Exchange::new(&settings.work, number as u64 + 1);
             let connection = Connection::open(address, exchange).map_err(fail)?;
-            epoll::add(
-                &poll,
-                &connection.stream,
-                EventData::new_u64(lanes.len() as u64),
-                interest,
-            )
-            .map_err(|error| Failure::failed("epoll", error))?;
+            epoll::add(&poll, &connection.stream, EventData::new_u64(lanes.len() as u64), interest)
+                .map_err(|error| Failure::failed("epoll", error))?;
             lanes.push(Lane {
                 connection: Some(connection),
                 in_flight: 0,
@@ -225,7 +219,7 @@ impl<'a> Worker<'a> {
         }
         match self.settings.spin {
             true if until_next <= SPIN_WITHIN => Duration::ZERO,
-            true => (until_next - SPIN_WITHIN).min(WAIT_MAX),
+            true => until_next.saturating_sub(SPIN_WITHIN).min(WAIT_MAX),
             false => until_next.min(WAIT_MAX),
         }
     }
@@ -341,10 +335,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let why = self.tally.first_error.clone().unwrap_or_default();
-        Err(Failure::failed(
-            format!("no connection to {} is left", self.settings.address),
-            why,
-        ))
+        Err(Failure::failed(format!("no connection to {} is left", self.settings.address), why))
     }
 
     fn check_silence(&self) -> Result<(), Failure> {

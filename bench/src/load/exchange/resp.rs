@@ -142,7 +142,7 @@ impl Resp {
         let set = match self.operation {
             Operation::Get => false,
             Operation::Set => true,
-            Operation::Mixed => random % MIXED_SET_SHARE == 0,
+            Operation::Mixed => random.is_multiple_of(MIXED_SET_SHARE),
             Operation::Ping => {
                 output.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
                 self.expected.push_back(Expected::Pong);
