@@ -9,7 +9,9 @@ pub mod flags;
 pub mod host;
 pub mod listen;
 pub mod logging;
+pub mod reload;
 pub mod settings;
+pub mod signals;
 pub mod unit;
 
 use std::fmt;
