@@ -120,7 +120,11 @@ pub(crate) fn map_memory(length: usize) -> Result<NonNull<u8>, Errno> {
             0,
         )
     };
-    if memory == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(NonNull::new(memory.cast()).ok_or(Errno(libc::ENOMEM))?) }
+    if memory == libc::MAP_FAILED {
+        Err(Errno::last())
+    } else {
+        Ok(NonNull::new(memory.cast()).ok_or(Errno(libc::ENOMEM))?)
+    }
 }
 
 /// Undoes [`map_memory`].
@@ -232,8 +236,7 @@ impl AlignedBuffer {
         let layout = Self::layout(capacity, alignment);
         // SAFETY: the layout has a size above zero (asserted).
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
-        let memory =
-            NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+        let memory = NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
         Self { memory, length: 0, capacity, alignment }
     }
 
@@ -276,10 +279,7 @@ impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this very layout.
         unsafe {
-            std::alloc::dealloc(
-                self.memory.as_ptr(),
-                Self::layout(self.capacity, self.alignment),
-            );
+            std::alloc::dealloc(self.memory.as_ptr(), Self::layout(self.capacity, self.alignment));
         }
     }
 }

@@ -12,15 +12,18 @@
 //! - Receives lose nothing: what arrived waits in the stream's slot until it is taken.
 
 mod blocking;
+mod choose;
 mod epoll;
 mod event;
 mod ring;
 mod slots;
 
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-pub(crate) use self::ring::setup::{Given, RingSettings};
+pub(crate) use self::choose::{choose, fall_back};
+pub(crate) use self::ring::{Given, RingSettings};
 pub use self::slots::InFlight;
 pub(crate) use self::slots::SlotKey;
 use self::slots::{Abandoned, Slots};
@@ -28,7 +31,7 @@ use crate::buffer::{Credit, Pool};
 use crate::clock::{self, Instant};
 use crate::error::Errno;
 use crate::limits;
-use crate::op::{Event, Op, Outcome};
+use crate::op::{Direction, Event, Op, Outcome};
 
 /// Performs the operations of one shard. Not `Send`: a ring has one issuer.
 pub(crate) struct Driver {
@@ -215,6 +218,13 @@ impl Driver {
         std::mem::forget(self);
         leaked
     }
+}
+
+/// Ends one or both directions of a socket (shutdown(2)), from any thread. A socket that is not
+/// connected any more needs no ending, so there is nothing to report.
+pub(crate) fn shut_down_socket(socket: RawFd, direction: Direction) {
+    // SAFETY: shutdown takes no pointers; the caller keeps the descriptor open meanwhile.
+    unsafe { libc::shutdown(socket, direction.as_raw()) };
 }
 
 /// Ends a park of one shard from any thread.

@@ -47,7 +47,8 @@ impl Sleeper {
     /// Returns whether it did.
     pub(crate) fn wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        let woken = self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel);
+        let woken =
+            self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel);
         if woken {
             (self.unpark)();
         }

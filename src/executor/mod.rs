@@ -16,17 +16,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
-use async_task::{Runnable, ScheduleInfo, Task};
+use async_task::{Runnable, Task};
 
 pub(crate) use self::inbox::{Inbox, Sleeper};
 use self::run_queue::RunQueue;
-pub(crate) use self::task::{Ended, Meta};
+use self::task::LiveTasks;
 pub use self::task::{Class, TaskInfo};
+pub(crate) use self::task::{Ended, TaskKey};
 use crate::clock::{self, Instant};
 use crate::limits;
 use crate::metrics::{self, Counter, Measure};
 
-pub(crate) type Ready = Runnable<Meta>;
+/// What joins a task.
+pub(crate) type Joint<T> = Task<Result<T, Ended>, TaskInfo>;
+
+/// A woken task.
+pub(crate) type Ready = Runnable<TaskInfo>;
 
 thread_local! {
     /// The executor of this thread, while one is entered: where wakes on this thread push.
@@ -41,8 +46,7 @@ pub(crate) struct Executor {
     inbox: Arc<Inbox>,
     /// The turn's time: what a wake is stamped with.
     now: Cell<Instant>,
-    /// Tasks that have not finished.
-    live: task::Live,
+    live: Rc<LiveTasks>,
 }
 
 /// Leaves the executor on drop.
@@ -55,7 +59,7 @@ impl Executor {
             woken: RefCell::new(Vec::new()),
             inbox,
             now: Cell::new(clock::now()),
-            live: task::Live::default(),
+            live: Rc::default(),
         })
     }
 
@@ -67,7 +71,7 @@ impl Executor {
 
     /// Tasks that have not finished.
     pub(crate) fn live(&self) -> usize {
-        self.live.borrow().len()
+        self.live.count()
     }
 
     /// Whether a task is ready to be polled.
@@ -80,34 +84,31 @@ impl Executor {
         self: &Rc<Self>,
         info: TaskInfo,
         future: F,
-    ) -> Task<Result<F::Output, Ended>, Meta>
+    ) -> (Joint<F::Output>, TaskKey)
     where
         F: Future + 'static,
         F::Output: 'static,
     {
         metrics::add(Counter::TasksSpawned, 1);
         let inbox = Arc::clone(&self.inbox);
-        let schedule = move |ready: Ready, _: ScheduleInfo| schedule(&inbox, ready);
-        let place = self.live.borrow_mut().insert(Waker::noop().clone());
-        let live = Rc::clone(&self.live);
-        let track = |meta| task::Tracked::new(future, meta, live, place);
+        let schedule = move |ready: Ready| schedule(&inbox, ready);
+        let key = self.live.reserve();
+        let tracked = task::Tracked::new(future, Rc::clone(&self.live), key);
         // SAFETY: future and output are 'static and so is the schedule function, which is also
         // Send and Sync (it holds an `Arc<Inbox>`). The future need not be Send: its Runnable is
         // run and dropped only on this thread: `schedule` keeps it here or sends it here through
         // the inbox, whose owner drops what is left (and leaks what arrives after that).
         let (ready, task) = unsafe {
-            async_task::Builder::new().metadata(Meta::new(info)).spawn_unchecked(track, schedule)
+            async_task::Builder::new().metadata(info).spawn_unchecked(|_| tracked, schedule)
         };
-        task.metadata().set_place(place);
-        self.live.borrow_mut()[place] = ready.waker();
+        self.live.set_waker(key, ready.waker());
         ready.schedule();
-        task
+        (task, key)
     }
 
     /// Ends a task at its next poll. False if it had finished.
-    pub(crate) fn abort(&self, meta: &Meta) -> bool {
-        let waker = meta.abort(&self.live);
-        waker.map(Waker::wake).is_some()
+    pub(crate) fn abort(&self, key: TaskKey) -> bool {
+        self.live.abort(key).map(Waker::wake).is_some()
     }
 
     /// Takes over the tasks that other threads have woken.
@@ -119,7 +120,7 @@ impl Executor {
         self.inbox.take(&mut woken);
         let mut queue = self.queue.borrow_mut();
         for ready in woken.drain(..) {
-            let class = ready.metadata().info.class();
+            let class = ready.metadata().class();
             queue.push(ready, class, self.now.get());
         }
     }
@@ -148,7 +149,7 @@ impl Executor {
 
     /// Polls one task and accounts for its time.
     fn poll(&self, ready: Ready, class: Class, before: Instant) -> Instant {
-        let info = ready.metadata().info;
+        let info = *ready.metadata();
         ready.run();
         let after = clock::now();
         self.now.set(after);
@@ -174,16 +175,14 @@ impl Executor {
         // Dropping a task may spawn or wake others; their number is bounded by the rounds.
         const ROUNDS_MAX: usize = 1000;
         for _ in 0..ROUNDS_MAX {
-            let wakers: Vec<Waker> =
-                self.live.borrow().iter().map(|(_, waker)| waker.clone()).collect();
-            wakers.into_iter().for_each(Waker::wake);
+            self.live.wakers().into_iter().for_each(Waker::wake);
             self.receive();
             self.queue.borrow_mut().begin_cohort();
             loop {
                 let Some((ready, _, _)) = self.queue.borrow_mut().pop() else { break };
                 drop(ready);
             }
-            if self.live.borrow().is_empty() {
+            if self.live.count() == 0 {
                 break;
             }
         }
@@ -204,7 +203,7 @@ impl Drop for Entered {
 fn schedule(inbox: &Arc<Inbox>, ready: Ready) {
     let foreign = LOCAL.with(|local| match local.try_borrow().as_deref() {
         Ok(Some(executor)) if Arc::ptr_eq(&executor.inbox, inbox) => {
-            let class = ready.metadata().info.class();
+            let class = ready.metadata().class();
             executor.queue.borrow_mut().push(ready, class, executor.now.get());
             None
         }

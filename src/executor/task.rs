@@ -1,12 +1,11 @@
 //! What a task carries besides its future: its class, its name, and its place in the live set.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -72,61 +71,91 @@ impl TaskInfo {
     }
 }
 
-/// What lies beside a task's future for as long as anything refers to the task.
-#[derive(Debug)]
-pub(crate) struct Meta {
-    pub(crate) info: TaskInfo,
-    /// Set by [`abort`]; the next poll then drops the future.
-    aborted: AtomicBool,
-    place: AtomicUsize,
-}
-
-impl Meta {
-    pub(super) fn new(info: TaskInfo) -> Self {
-        Self { info, aborted: AtomicBool::new(false), place: AtomicUsize::new(usize::MAX) }
-    }
-
-    pub(super) fn set_place(&self, place: usize) {
-        self.place.store(place, Ordering::Relaxed);
-    }
-
-    /// Asks the task to end at its next poll. Returns the waker to call for that, which the live
-    /// set gives; `None` if the task has finished.
-    pub(super) fn abort(&self, live: &Live) -> Option<Waker> {
-        self.aborted.store(true, Ordering::Relaxed);
-        live.borrow().get(self.place.load(Ordering::Relaxed)).cloned()
-    }
-}
-
 /// How a task ended other than by its value.
 pub(crate) enum Ended {
     Aborted,
     Panicked(Box<dyn Any + Send>),
 }
 
-/// The wakers of all tasks that have not finished, so that a shutdown can reach them.
-pub(super) type Live = Rc<RefCell<Slab<Waker>>>;
-
-/// A task's future: ends by abort, carries a panic to whoever joins, and leaves the live set when
-/// it is dropped.
-pub(super) struct Tracked<'a, F> {
-    future: F,
-    meta: &'a Meta,
-    live: Live,
+/// Names a task among those of its executor that have not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskKey {
     place: usize,
+    number: u64,
 }
 
-impl<'a, F> Tracked<'a, F> {
-    pub(super) fn new(future: F, meta: &'a Meta, live: Live, place: usize) -> Self {
-        Self { future, meta, live, place }
+struct LiveTask {
+    number: u64,
+    waker: Waker,
+    aborted: bool,
+}
+
+/// The tasks of an executor that have not finished, so that an abort or a shutdown reaches them.
+#[derive(Default)]
+pub(super) struct LiveTasks {
+    tasks: RefCell<Slab<LiveTask>>,
+    spawned: Cell<u64>,
+}
+
+impl LiveTasks {
+    pub(super) fn count(&self) -> usize {
+        self.tasks.borrow().len()
+    }
+
+    /// Takes a place for a task about to be made; its waker follows.
+    pub(super) fn reserve(&self) -> TaskKey {
+        let number = self.spawned.get() + 1;
+        self.spawned.set(number);
+        let task = LiveTask { number, waker: Waker::noop().clone(), aborted: false };
+        TaskKey { place: self.tasks.borrow_mut().insert(task), number }
+    }
+
+    pub(super) fn set_waker(&self, key: TaskKey, waker: Waker) {
+        self.tasks.borrow_mut()[key.place].waker = waker;
+    }
+
+    pub(super) fn wakers(&self) -> Vec<Waker> {
+        self.tasks.borrow().iter().map(|(_, task)| task.waker.clone()).collect()
+    }
+
+    /// Marks a task as aborted and gives the waker to call then; `None` if it has finished.
+    pub(super) fn abort(&self, key: TaskKey) -> Option<Waker> {
+        let mut tasks = self.tasks.borrow_mut();
+        let task = tasks.get_mut(key.place).filter(|task| task.number == key.number)?;
+        task.aborted = true;
+        Some(task.waker.clone())
+    }
+
+    fn is_aborted(&self, key: TaskKey) -> bool {
+        self.tasks.borrow()[key.place].aborted
+    }
+
+    fn remove(&self, key: TaskKey) {
+        let task = self.tasks.borrow_mut().try_remove(key.place);
+        // Dropped when nothing is borrowed: a waker's drop may drop other things.
+        drop(task);
     }
 }
 
-impl<F: Future> Future for Tracked<'_, F> {
+/// A task's future: ends by abort, carries a panic to whoever joins, and leaves the live tasks when
+/// it is dropped.
+pub(super) struct Tracked<F> {
+    future: F,
+    live: Rc<LiveTasks>,
+    key: TaskKey,
+}
+
+impl<F> Tracked<F> {
+    pub(super) fn new(future: F, live: Rc<LiveTasks>, key: TaskKey) -> Self {
+        Self { future, live, key }
+    }
+}
+
+impl<F: Future> Future for Tracked<F> {
     type Output = Result<F::Output, Ended>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.meta.aborted.load(Ordering::Relaxed) {
+        if self.live.is_aborted(self.key) {
             return Poll::Ready(Err(Ended::Aborted));
         }
         // SAFETY: `future` is pinned with `self`: it is never moved out, `Tracked` has no Drop
@@ -143,10 +172,8 @@ impl<F: Future> Future for Tracked<'_, F> {
     }
 }
 
-impl<F> Drop for Tracked<'_, F> {
+impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
-        // The waker is dropped after the set is released: its drop may drop other things.
-        let waker = self.live.borrow_mut().try_remove(self.place);
-        drop(waker);
+        self.live.remove(self.key);
     }
 }

@@ -142,9 +142,7 @@ impl Timers {
             return Instant::from_nanos(0);
         }
         match self.next_slot() {
-            Some((_, _, start)) => {
-                Instant::from_nanos(start.saturating_mul(1 << TICK_BITS))
-            }
+            Some((_, _, start)) => Instant::from_nanos(start.saturating_mul(1 << TICK_BITS)),
             None => Instant::NEVER,
         }
     }

@@ -4,6 +4,7 @@
 //! stop. Under the `threads` engine each connection's thread has a small one of its own. Invariant:
 //! everything here belongs to one thread; other threads reach it through [`Remote`] alone.
 
+mod affinity;
 pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
@@ -13,8 +14,12 @@ pub(crate) mod remote;
 pub mod topology;
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use self::remote::Remote;
@@ -53,9 +58,28 @@ pub(crate) struct Shard {
     remote: Arc<Remote>,
     sleeper: Arc<Sleeper>,
     wakes: Arc<Inbox>,
+    /// Wakes the future that `block_on` drives beside the tasks.
+    main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     now: Cell<Instant>,
     slice_end: Cell<Instant>,
+}
+
+/// Wakes the future of [`Shard::drive`].
+struct MainWaker {
+    woken: AtomicBool,
+    sleeper: Arc<Sleeper>,
+}
+
+impl Wake for MainWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.sleeper.wake();
+    }
 }
 
 impl Shard {
@@ -82,6 +106,10 @@ impl Shard {
             timers: RefCell::new(Timers::new(now)),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
+            main: Arc::new(MainWaker {
+                woken: AtomicBool::new(false),
+                sleeper: Arc::clone(&sleeper),
+            }),
             sleeper,
             wakes,
             now: Cell::new(now),
@@ -105,6 +133,24 @@ impl Shard {
     /// The turn's time.
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// Turns until `future` ends; it is polled between turns.
+    pub(crate) fn drive<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::clone(&self.main));
+        let mut context = Context::from_waker(&waker);
+        waker.wake_by_ref();
+        loop {
+            if self.main.woken.swap(false, Ordering::AcqRel)
+                && let Poll::Ready(value) = future.as_mut().poll(&mut context)
+            {
+                return value;
+            }
+            if let Err(errno) = self.turn(true) {
+                panic!("the driver of shard {} failed: {errno}", self.id.0);
+            }
+        }
     }
 
     /// One pass of the loop. It sleeps at its end if nothing is ready and `may_sleep`.
@@ -175,7 +221,9 @@ impl Shard {
     }
 
     fn has_messages(&self) -> bool {
-        self.wakes.is_pending() || self.remote.is_pending()
+        self.wakes.is_pending()
+            || self.remote.is_pending()
+            || self.main.woken.load(Ordering::Relaxed)
     }
 
     /// Whether the running task has had its slice, or completions wait.
@@ -183,11 +231,16 @@ impl Shard {
         self.driver.borrow_mut().has_news() || clock::now() >= self.slice_end.get()
     }
 
-    /// Cancels all tasks, then all operations, and waits for the kernel to be done with them.
-    pub(crate) fn shut_down(self: Rc<Self>, deadline: Instant) -> Leaked {
+    /// Refuses messages and drops every task at the await it stands at. Called while the shard is
+    /// entered: what the tasks drop cancels its operations.
+    pub(crate) fn cancel_tasks(&self) {
         self.remote.close();
         self.executor.cancel_all();
         self.recorder.flush();
+    }
+
+    /// Cancels all operations and waits for the kernel to be done with them.
+    pub(crate) fn shut_down(self: Rc<Self>, deadline: Instant) -> Leaked {
         let Ok(shard) = Rc::try_unwrap(self) else {
             unreachable!("a shard is shut down by its last holder, after its context is left")
         };

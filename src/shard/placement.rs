@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::affinity;
 use super::topology::{Cpu, CpuId, CpuSet, Topology};
 
 /// How many: chosen by the planner, or exactly so many.
@@ -155,6 +156,26 @@ pub fn plan(
 /// Pins the calling thread. `false` if the kernel refuses: the thread then stays where it was.
 pub fn pin_current_thread(cpu: CpuId) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 })
+}
+
+/// The calling thread pinned to one CPU; back where it was on drop.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    before: affinity::Mask,
+}
+
+impl Pinned {
+    /// Pins the calling thread. `None` if the kernel refuses.
+    pub(crate) fn current_thread(cpu: CpuId) -> Option<Self> {
+        let before = affinity::Mask::of_current_thread()?;
+        pin_current_thread(cpu).then_some(Self { before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.before.apply();
+    }
 }
 
 fn chosen_cpus(topology: &Topology, placement: &Placement) -> Result<Vec<Cpu>, PlanError> {

@@ -84,6 +84,12 @@ impl Remote {
         }
     }
 
+    /// Keeps the shard from sleeping, or ends its sleep, without a message.
+    pub(crate) fn nudge(&self) {
+        // Refused only by a shard that has ended, which needs no nudge.
+        drop(self.jobs.push(Box::new(|| ())));
+    }
+
     /// Sends a job from any thread that is no shard.
     fn inject(&self, job: Job) -> Result<()> {
         self.jobs.push(job).map_err(|_| Error::closed("the shard"))
@@ -165,9 +171,8 @@ impl ShardHandle {
         let sent = clock::now();
         self.send(Box::new(move || {
             metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-            task::Builder::new().name("submitted").spawn(async move {
-                sender.send(f().await);
-            });
+            let answer = async move { sender.send(f().await) };
+            task::Builder::new().name("submitted").spawn(answer).detach();
         }))
         .await?;
         reply(receiver).await
@@ -203,7 +208,7 @@ impl ShardHandle {
         Fut: Future<Output = ()> + 'static,
     {
         self.shared.remote(self.id).inject(Box::new(move || {
-            task::Builder::new().name("injected").spawn(f());
+            task::Builder::new().name("injected").spawn(f()).detach();
         }))
     }
 

@@ -11,7 +11,7 @@ use async_task::FallibleTask;
 
 pub use crate::executor::yield_now::YieldNow;
 pub use crate::executor::{Class, TaskInfo};
-use crate::executor::{Ended, Meta};
+use crate::executor::{Ended, TaskKey};
 use crate::shard::context;
 
 /// Spawns a task of class [`Class::Normal`] on this shard. It runs from the next cohort on, never
@@ -82,8 +82,8 @@ impl Builder {
         F::Output: 'static,
     {
         let info = TaskInfo::new(self.name, self.class, Location::caller());
-        let task = context::with(|shard| shard.executor.spawn(info, future));
-        JoinHandle { task: Some(task.fallible()) }
+        let (task, key) = context::with(|shard| shard.executor.spawn(info, future));
+        JoinHandle { task: Some(task.fallible()), key }
     }
 }
 
@@ -91,15 +91,20 @@ impl Builder {
 #[must_use = "a task runs without its handle, but then nobody sees how it ends; drop it explicitly"]
 pub struct JoinHandle<T> {
     /// `None` only while being dropped.
-    task: Option<FallibleTask<Result<T, Ended>, Meta>>,
+    task: Option<FallibleTask<Result<T, Ended>, TaskInfo>>,
+    key: TaskKey,
 }
 
 impl<T> JoinHandle<T> {
     /// Ends the task at its current await: its future is dropped on the next turn. False if it had
     /// finished. Must be called on the task's shard.
     pub fn abort(&self) -> bool {
-        let Some(task) = &self.task else { return false };
-        !task.is_finished() && context::with(|shard| shard.executor.abort(task.metadata()))
+        context::with(|shard| shard.executor.abort(self.key))
+    }
+
+    /// Lets the task run without anyone who waits for it.
+    pub fn detach(self) {
+        drop(self);
     }
 
     /// Whether the task has ended, in whatever way.

@@ -48,9 +48,7 @@ impl BufferRing {
         let register = |flags| {
             // SAFETY: the entries are page-aligned, zeroed memory of `slots` entries that stays
             // mapped until this value is dropped, after the ring has been torn down.
-            unsafe {
-                ring.submitter().register_buf_ring_with_flags(address, slots, GROUP, flags)
-            }
+            unsafe { ring.submitter().register_buf_ring_with_flags(address, slots, GROUP, flags) }
         };
         let incremental = register(CONSUME_INCREMENTALLY).is_ok();
         let this = Self {
@@ -91,9 +89,8 @@ impl BufferRing {
         }
         // SAFETY: the kernel's tail lies in the reserved field of the first entry
         // (BufRingEntry::tail points at it), two aligned bytes that only this thread writes.
-        let tail = unsafe {
-            AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut())
-        };
+        let tail =
+            unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }
 

@@ -33,9 +33,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
         Op::Connect { socket, address } => {
             opcode::Connect::new(Fd(*socket), address.as_ptr().cast(), address.len()).build()
         }
-        Op::Receive { socket } => {
-            opcode::RecvMulti::new(Fd(*socket), buffer_ring::GROUP).build()
-        }
+        Op::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), buffer_ring::GROUP).build(),
         Op::ReceiveOnce { socket, buffer } => {
             let (start, length) = buffer.spare();
             opcode::Recv::new(Fd(*socket), start.as_ptr(), transfer_length(length)).build()
@@ -49,9 +47,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
         Op::SendVectored { socket, message } => {
             opcode::SendMsg::new(Fd(*socket), message.header()).flags(SEND_FLAGS as u32).build()
         }
-        Op::Shutdown { socket, how } => {
-            opcode::Shutdown::new(Fd(*socket), how.as_raw()).build()
-        }
+        Op::Shutdown { socket, how } => opcode::Shutdown::new(Fd(*socket), how.as_raw()).build(),
         Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.as_raw_fd())).build(),
         Op::Open { directory, path, how } => {
             let how = (&raw const **how).cast::<types::OpenHow>();
@@ -88,10 +84,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
 
 /// The entry that cancels what was submitted with `user_data`.
 pub(super) fn cancel(user_data: u64) -> Entry {
-    opcode::AsyncCancel::new(user_data)
-        .build()
-        .user_data(IGNORED)
-        .flags(Flags::SKIP_SUCCESS)
+    opcode::AsyncCancel::new(user_data).build().user_data(IGNORED).flags(Flags::SKIP_SUCCESS)
 }
 
 /// The entry that cancels everything.

@@ -5,20 +5,22 @@
 //! the entry points to until its last completion.
 
 mod buffer_ring;
+mod door;
 mod entry;
-pub(super) mod setup;
+pub(in crate::driver) mod setup;
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::squeue::Entry;
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue};
+use io_uring::{IoUring, cqueue};
 
 use self::buffer_ring::BufferRing;
+use self::door::Door;
 pub(crate) use self::setup::{Given, RingSettings};
 use super::Wait;
 use super::event::EventFd;
@@ -43,12 +45,14 @@ pub(super) struct Ring {
     releases_seen: Option<u64>,
     /// Accepts in line: what they wait for is not a release, so they are looked at every time.
     accepts_paused: usize,
+    door: Door,
     given: Given,
 }
 
 impl Ring {
     pub(super) fn new(settings: &RingSettings, pool: &Rc<Pool>) -> Result<Self, Errno> {
         let (ring, mut given) = setup::open(settings)?;
+        let door = Door::open(&ring, &mut given);
         let (mut buffers, incremental) = BufferRing::new(&ring, pool)?;
         given.incremental = incremental;
         if !incremental {
@@ -63,6 +67,7 @@ impl Ring {
             paused: VecDeque::new(),
             releases_seen: None,
             accepts_paused: 0,
+            door,
             given,
         };
         let watch = entry::watch(this.event.descriptor());
@@ -140,14 +145,7 @@ impl Ring {
         }
     }
 
-    fn complete(
-        &mut self,
-        key: SlotKey,
-        result: i32,
-        flags: u32,
-        slots: &mut Slots,
-        now: Instant,
-    ) {
+    fn complete(&mut self, key: SlotKey, result: i32, flags: u32, slots: &mut Slots, now: Instant) {
         let Some(op) = slots.op(key) else { return };
         let count = if result >= 0 { Ok(result as u32) } else { Err(Errno(-result)) };
         match op {
@@ -203,7 +201,13 @@ impl Ring {
         }
     }
 
-    fn accepted(&mut self, key: SlotKey, result: Result<u32, Errno>, flags: u32, slots: &mut Slots) {
+    fn accepted(
+        &mut self,
+        key: SlotKey,
+        result: Result<u32, Errno>,
+        flags: u32,
+        slots: &mut Slots,
+    ) {
         match result {
             Ok(fd) => {
                 // SAFETY: the completion of an accept yields a descriptor that nobody else has.
@@ -223,7 +227,13 @@ impl Ring {
         }
     }
 
-    fn received(&mut self, key: SlotKey, result: Result<u32, Errno>, flags: u32, slots: &mut Slots) {
+    fn received(
+        &mut self,
+        key: SlotKey,
+        result: Result<u32, Errno>,
+        flags: u32,
+        slots: &mut Slots,
+    ) {
         let mut over = false;
         match result {
             Ok(length) => {
@@ -318,31 +328,11 @@ impl Ring {
         self.enter(want, timeout)
     }
 
-    fn enter(&mut self, want: u32, timeout: Option<std::time::Duration>) -> Result<(), Errno> {
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), Errno> {
         let queued = self.ring.submission().len() as u32;
-        let mut flags = EnterFlags::GETEVENTS;
-        if want > 0 && self.given.no_iowait {
-            flags |= EnterFlags::NO_IOWAIT;
-        }
-        let submitter = self.ring.submitter();
-        let result = match timeout {
-            None => {
-                // SAFETY: no argument is passed, and the entries queued are valid (see `push`).
-                unsafe { submitter.enter::<libc::sigset_t>(queued, want, flags.bits(), None) }
-            }
-            Some(timeout) => {
-                let timeout =
-                    Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
-                let arguments = SubmitArgs::new().timespec(&timeout);
-                flags |= EnterFlags::EXT_ARG;
-                // SAFETY: with EXT_ARG the argument is a getevents_arg, which SubmitArgs is; it
-                // and the timespec outlive the call.
-                unsafe { submitter.enter(queued, want, flags.bits(), Some(&arguments)) }
-            }
-        };
-        match result.map_err(|error| Errno::from_io(&error)) {
+        match self.door.enter(queued, want, timeout) {
             // EBUSY and EAGAIN: completions must be reaped first, which the next turn does.
-            Ok(_) | Err(Errno(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Ok(()) | Err(Errno(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
@@ -350,6 +340,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        self.door.close();
         // SAFETY: each is dropped once, here. The ring goes first: the kernel then no longer reads
         // the entries of the buffer ring. `Driver::shut_down` has reaped every operation, or has
         // forgotten this value.

@@ -89,11 +89,11 @@ impl Profile {
 }
 
 /// Opens a ring: steps down the profiles on EINVAL, and halves the entries on ENOMEM.
-pub(super) fn open(settings: &RingSettings) -> Result<(IoUring, Given), Errno> {
+pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given), Errno> {
     let mut given = Given::default();
     let mut entries = settings.entries.clamp(ENTRIES_MIN, limits::RING_ENTRIES_MAX);
     let mut rung = 0;
-    let mut ring = loop {
+    let ring = loop {
         match LADDER[rung].build(entries) {
             Ok(ring) => break ring,
             Err(error) => match Errno::from_io(&error) {
@@ -118,9 +118,6 @@ pub(super) fn open(settings: &RingSettings) -> Result<(IoUring, Given), Errno> {
         }
     };
     require_multishot(&ring)?;
-    if let Err(error) = ring.submitter().register_ring_fd() {
-        given.given_up.push(format!("registered ring descriptor ({error})"));
-    }
     given.entries = ring.params().sq_entries();
     given.profile = LADDER[rung].name();
     given.no_iowait = ring.params().is_feature_no_iowait();
@@ -139,5 +136,17 @@ fn require_multishot(ring: &IoUring) -> Result<(), Errno> {
         Ok(())
     } else {
         Err(Errno(libc::EOPNOTSUPP))
+    }
+}
+
+impl Given {
+    /// One line for each thing worth knowing.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let mut lines = vec![format!("{} entries, {}", self.entries, self.profile)];
+        if self.incremental {
+            lines.push("receive buffers are consumed in parts".into());
+        }
+        lines.extend(self.given_up.iter().map(|step| format!("given up: {step}")));
+        lines
     }
 }
