@@ -9,7 +9,9 @@ pub mod flags;
 pub mod host;
 pub mod listen;
 pub mod logging;
+pub mod reload;
 pub mod settings;
+pub mod signals;
 pub mod unit;
 
 use std::fmt;
@@ -40,7 +42,7 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Self::Usage(error) => {
-                // Help goes to standard output, errors to standard error; if it is closed, so be it.
+                // Help goes to standard output, errors to standard error.
                 let _ = error.print();
                 if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
             }

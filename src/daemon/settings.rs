@@ -175,6 +175,18 @@ pub struct Settings {
     pub log_level: String,
 }
 
+impl Settings {
+    /// These settings, with those of `newer` that can change in a running daemon.
+    #[must_use]
+    pub fn with_live(&self, newer: &Self) -> Self {
+        Self {
+            drain_timeout: newer.drain_timeout,
+            log_level: newer.log_level.clone(),
+            ..self.clone()
+        }
+    }
+}
+
 /// The settings of the HTTP service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
@@ -236,11 +248,6 @@ impl Resolved {
             let _ = writeln!(out, "{key} = {value} # {}", given.origin);
         }
         out
-    }
-
-    /// The rows whose value differs in `newer`, with the values before and after.
-    pub fn changes<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = (&'a Given, &'a Given)> {
-        self.chosen.iter().zip(&newer.chosen).filter(|(old, new)| old.text != new.text)
     }
 }
 
