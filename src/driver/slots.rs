@@ -331,11 +331,6 @@ impl Slots {
         self.stream(key).is_some_and(|stream| stream.waiting)
     }
 
-    /// Whether a live slot lost its holder.
-    pub(crate) fn is_orphaned(&mut self, key: SlotKey) -> bool {
-        self.get(key).is_some_and(|slot| matches!(slot.state, State::Orphaned))
-    }
-
     /// What is in flight, longest first.
     pub(crate) fn in_flight(&self, now: Instant) -> Vec<InFlight> {
         let mut list: Vec<InFlight> = self
