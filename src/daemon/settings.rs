@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::unit::{self, Refusal, Unit};
 use crate::engine::Engine;
+use crate::limits;
 use crate::shard::placement::{Count, Placement};
 
 /// One setting.
@@ -318,9 +319,11 @@ impl Reader {
         let shards = self.read("runtime.shards", unit::count);
         let cpu_cores = self.read("runtime.cpu_cores", unit::count);
         let placement = self.read("runtime.placement", unit::placement);
-        let ring_entries = self.number("runtime.ring_entries", 32, 32_768);
-        let receive_buffers = self.number("runtime.receive_buffers", 8, 32_768);
-        let receive_buffer_bytes = self.bytes("runtime.receive_buffer_size", 4_096, 16 << 20);
+        let ring_entries = self.number("runtime.ring_entries", 32, limits::RING_ENTRIES_MAX.into());
+        let receive_buffers =
+            self.number("runtime.receive_buffers", 8, limits::BUFFERS_COUNT_MAX.into());
+        let receive_buffer_bytes =
+            self.bytes("runtime.receive_buffer_size", 4_096, limits::BUFFER_BYTES_MAX.into());
         let resp_listen = self.read("resp.listen", unit::address);
         let resp_password = self.read("resp.password", unit::secret);
         let http = self.http();
