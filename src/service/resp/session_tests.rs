@@ -238,7 +238,7 @@ fn a_killed_client_does_nothing_more() {
     let server = server(map, RespSettings::default());
     let mut partition = Partition::default();
     let hung_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let mut connect = |address: &str| {
+    let connect = |address: &str| {
         let hung_up = Arc::clone(&hung_up);
         let hangup = Box::new(move || hung_up.store(true, Ordering::Relaxed));
         server.clients.connect(address.to_owned(), String::new(), 0, 9, hangup).expect("room")
