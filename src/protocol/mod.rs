@@ -2,5 +2,5 @@
 //!
 //! Invariant: no module below blocks, reads a clock or touches a socket.
 
-#[cfg(feature = "daemon")]
+pub mod http1;
 pub mod resp;

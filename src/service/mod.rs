@@ -1,5 +1,6 @@
-//! What connections do. Called by the daemon.
+//! What connections do: one folder per protocol, between the runtime and the store.
 //!
-//! Invariant: the same service code runs on every engine.
+//! Called by `daemon`, which owns the listeners. Invariant: nothing in here knows which engine runs.
 
+pub mod http;
 pub mod resp;

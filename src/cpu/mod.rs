@@ -1,0 +1,194 @@
+//! The cpu pool: threads on cores of their own for work that computes.
+//!
+//! A shard hands over a closure and awaits its value; meanwhile it serves others. The queue is
+//! bounded: when it is full the caller waits, nothing is dropped. A panic in the closure comes back
+//! as an error.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread;
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::metrics::{self, Counter, Measure, Registry};
+use crate::shard::context;
+use crate::shard::placement;
+use crate::shard::topology::CpuId;
+use crate::sync::oneshot::{self, Lost};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Tasks that wait for room.
+    waiting: VecDeque<Waker>,
+    closed: bool,
+}
+
+/// The pool's shared part.
+pub(crate) struct Pool {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    capacity: usize,
+}
+
+/// The pool's threads.
+pub(crate) struct Threads {
+    pool: Arc<Pool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Pool {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        assert!(capacity > 0, "a cpu pool needs room for one job");
+        let queue = Queue { jobs: VecDeque::new(), waiting: VecDeque::new(), closed: false };
+        Arc::new(Self { queue: Mutex::new(queue), filled: Condvar::new(), capacity })
+    }
+
+    /// Starts one thread for each seat, pinned where the seat names a CPU.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        seats: &[Option<CpuId>],
+        registry: &Registry,
+    ) -> std::io::Result<Threads> {
+        let mut threads = Threads { pool: Arc::clone(self), threads: Vec::new() };
+        for (index, seat) in seats.iter().copied().enumerate() {
+            let pool = Arc::clone(self);
+            let recorder = registry.recorder(index);
+            let work = move || {
+                if let Some(cpu) = seat
+                    && !placement::pin_current_thread(cpu)
+                {
+                    tracing::warn!(cpu = cpu.0, "the cpu pool's thread could not be pinned");
+                }
+                let _recording = metrics::enter(std::rc::Rc::new(recorder));
+                pool.work();
+            };
+            let builder = thread::Builder::new().name(format!("annulus-cpu-{index}"));
+            threads.threads.push(builder.spawn(work)?);
+        }
+        Ok(threads)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.take() {
+            // The job's sender tells its caller about a panic; the thread lives on.
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                metrics::add(Counter::CpuPanics, 1);
+            }
+            metrics::flush();
+        }
+    }
+
+    fn take(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                let waker = queue.waiting.pop_front();
+                drop(queue);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Puts a job in the queue; waits while it is full.
+    async fn push(&self, job: Job) -> Result<()> {
+        let mut job = Some(job);
+        poll_fn(|context| {
+            let mut queue = self.lock();
+            if queue.closed {
+                return Poll::Ready(Err(Error::closed("the cpu pool")));
+            }
+            if queue.jobs.len() >= self.capacity {
+                queue.waiting.push_back(context.waker().clone());
+                return Poll::Pending;
+            }
+            queue.jobs.extend(job.take());
+            drop(queue);
+            self.filled.notify_one();
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Jobs that wait for a thread.
+    pub(crate) fn queued(&self) -> usize {
+        self.lock().jobs.len()
+    }
+}
+
+impl Drop for Threads {
+    /// Refuses new jobs, drops those that have not begun, and waits for those that have.
+    fn drop(&mut self) {
+        let (jobs, waiting) = {
+            let mut queue = self.pool.lock();
+            queue.closed = true;
+            (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.waiting))
+        };
+        drop(jobs);
+        waiting.into_iter().for_each(Waker::wake);
+        self.pool.filled.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread of the pool does not panic: its jobs are caught.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Runs `f` on a core of the cpu pool and returns its value. Waits while the pool's queue is full
+/// ([`limits::CPU_QUEUE_COUNT_MAX`] jobs).
+///
+/// Dropping the future does not stop a closure that has been queued; its value is dropped.
+///
+/// # Errors
+/// `is_panicked` if `f` panicked, `is_closed` if the runtime is shutting down.
+///
+/// # Panics
+/// When polled outside a runtime.
+pub async fn run<F, R>(f: F) -> Result<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let pool = context::with(|shard| Arc::clone(&shard.shared.cpu));
+    metrics::add(Counter::CpuJobs, 1);
+    let (sender, receiver) = oneshot::channel();
+    let queued = clock::now();
+    pool.push(Box::new(move || {
+        let started = clock::now();
+        metrics::record(Measure::CpuWait, started.nanos_since(queued));
+        let value = f();
+        metrics::record(Measure::CpuRun, clock::now().nanos_since(started));
+        sender.send(value);
+    }))
+    .await?;
+    receiver.await.map_err(|lost| match lost {
+        Lost::Panicked => Error::panicked("the closure on the cpu pool (see the log)"),
+        Lost::Dropped => Error::closed("the cpu pool"),
+    })
+}
+
+/// Jobs that wait for a thread of the pool.
+///
+/// # Panics
+/// Outside a runtime.
+pub fn queued() -> usize {
+    context::with(|shard| shard.shared.cpu.queued())
+}
+
+const _: () = assert!(limits::CPU_QUEUE_COUNT_MAX > 0);

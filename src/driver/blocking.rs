@@ -1,0 +1,436 @@
+//! Performs operations by plain blocking calls, where the thread would otherwise wait.
+//!
+//! Under the `threads` engine each connection has a thread with one of these. A task that awaits a
+//! receive gets one recv(2) in [`Blocking::park`], and nothing else: no readiness, no second call.
+//! Deadlines become the socket's own timeout, and poll(2) is used only while the thread waits for
+//! two things at once. A thread that is blocked in a call is woken by a signal whose handler does
+//! nothing (EINTR); [`Parker`] says how no wake is lost.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Once};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use super::calls::{self, FileCall};
+use super::event::EventFd;
+use super::packer::Packer;
+use super::slots::{Arm, SlotKey, Slots};
+use super::{Wait, settle};
+use crate::buffer::Pool;
+use crate::clock::{self, Instant};
+use crate::error::Errno;
+use crate::op::{Event, Op, Value};
+
+/// The signal that ends a blocked call. Ignored by default, so one that comes late does no harm.
+const KICK: i32 = libc::SIGURG;
+
+/// A socket timeout is kept while it is no longer than the time left and no shorter than this part
+/// of it: a receive with an idle limit then costs no second system call.
+const TIMEOUT_SLACK: u64 = 4;
+
+/// Up to here a timeout is set exactly; above, half of the time left is set, and what remains is
+/// waited for in a second call.
+const TIMEOUT_EXACT_NS: u64 = 100_000_000;
+
+/// What the thread does, as [`Parker::unpark`] sees it.
+mod state {
+    pub(super) const RUNNING: u8 = 0;
+    pub(super) const PARKED: u8 = 1;
+    pub(super) const BLOCKED: u8 = 2;
+    pub(super) const POLLING: u8 = 3;
+}
+
+/// Ends the sleep of a thread, in whichever of three ways it sleeps.
+pub(crate) struct Parker {
+    state: AtomicU8,
+    notified: AtomicBool,
+    thread: Thread,
+    thread_id: libc::pid_t,
+    event: EventFd,
+}
+
+impl Parker {
+    fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            state: AtomicU8::new(state::RUNNING),
+            notified: AtomicBool::new(false),
+            thread: thread::current(),
+            // SAFETY: gettid takes no pointers and cannot fail.
+            thread_id: unsafe { libc::gettid() },
+            event: EventFd::new()?,
+        })
+    }
+
+    /// Announces a way of sleeping. False if a wake came first: then the caller must not sleep.
+    fn begin(&self, how: u8) -> bool {
+        self.state.store(how, Ordering::SeqCst);
+        if self.notified.swap(false, Ordering::SeqCst) {
+            self.state.store(state::RUNNING, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    fn end(&self) {
+        self.state.store(state::RUNNING, Ordering::SeqCst);
+        self.notified.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends the current sleep, or the next one.
+    pub(crate) fn unpark(&self) {
+        self.notified.store(true, Ordering::SeqCst);
+        match self.state.load(Ordering::SeqCst) {
+            state::PARKED => self.thread.unpark(),
+            state::POLLING => self.event.notify(),
+            state::BLOCKED => self.kick(),
+            _ => {}
+        }
+    }
+
+    /// Signals the thread until it has left its call: a signal that arrives just before the call
+    /// begins would not end it, so one may not be enough.
+    fn kick(&self) {
+        let mut pause = Duration::from_micros(10);
+        while self.notified.load(Ordering::SeqCst)
+            && self.state.load(Ordering::SeqCst) == state::BLOCKED
+        {
+            // SAFETY: tgkill takes no pointers. A thread that has ended meanwhile gives ESRCH.
+            unsafe {
+                let process = libc::getpid();
+                libc::syscall(libc::SYS_tgkill, process, self.thread_id, KICK);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Installs the handler that makes the signal end calls instead of being ignored.
+fn install_kick() {
+    extern "C" fn ignore(_: i32) {}
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // SAFETY: the action is all zero but for a handler that does nothing, which is safe in any
+        // context; without SA_RESTART, so that calls end with EINTR.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = ignore as *const () as usize;
+            libc::sigaction(KICK, &raw const action, std::ptr::null_mut());
+        }
+    });
+}
+
+/// The timeouts set on a socket, in nanoseconds; zero is none.
+struct Timeouts {
+    socket: RawFd,
+    receive_ns: u64,
+    send_ns: u64,
+}
+
+pub(super) struct Blocking {
+    packer: Packer,
+    parker: Arc<Parker>,
+    /// Operations that have not been performed.
+    pending: Vec<SlotKey>,
+    /// Armed streams.
+    streams: Vec<SlotKey>,
+    timeouts: Vec<Timeouts>,
+    /// Scratch: what can be waited for now.
+    waitable: Vec<SlotKey>,
+}
+
+impl Blocking {
+    pub(super) fn new(pool: &Rc<Pool>) -> Result<Self, Errno> {
+        install_kick();
+        Ok(Self {
+            packer: Packer::new(pool),
+            parker: Arc::new(Parker::new()?),
+            pending: Vec::new(),
+            streams: Vec::new(),
+            timeouts: Vec::new(),
+            waitable: Vec::new(),
+        })
+    }
+
+    pub(super) fn parker(&self) -> Arc<Parker> {
+        Arc::clone(&self.parker)
+    }
+
+    /// Performs what does not wait for a peer; keeps the rest for [`Blocking::park`].
+    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
+        let op = slots.op(key).expect("an operation is started in a live slot");
+        if let Some(call) = FileCall::of(op) {
+            // SAFETY: the operation lies in its slot during the call, whose answer this is.
+            unsafe {
+                let answer = call.perform();
+                settle::settle(slots, key, answer, clock::now());
+            }
+            return;
+        }
+        match op {
+            Op::Shutdown { socket, how } => {
+                super::shut_down_socket(*socket, *how);
+                slots.complete(key, Ok(Value::Count(0)), clock::now());
+            }
+            Op::Close { .. } => {
+                if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
+                    use std::os::fd::AsRawFd;
+                    let closed = descriptor.as_raw_fd();
+                    self.timeouts.retain(|timeouts| timeouts.socket != closed);
+                    calls::close(descriptor);
+                }
+                slots.complete(key, Ok(Value::Count(0)), clock::now());
+            }
+            Op::Connect { socket, address } => {
+                let begun = calls::set_nonblocking(*socket, true)
+                    .and_then(|()| calls::connect(*socket, address));
+                match begun {
+                    Err(Errno(libc::EINPROGRESS | libc::EINTR)) => self.pending.push(key),
+                    result => Self::connected(key, result, slots),
+                }
+            }
+            _ => self.pending.push(key),
+        }
+    }
+
+    fn connected(key: SlotKey, result: Result<u32, Errno>, slots: &mut Slots) {
+        let Some(Op::Connect { socket, .. }) = slots.op(key) else { return };
+        let result = calls::set_nonblocking(*socket, false).and(result);
+        slots.complete(key, result.map(Value::Count), clock::now());
+    }
+
+    pub(super) fn arm(&mut self, key: SlotKey, slots: &mut Slots) {
+        slots.set_arm(key, Arm::Armed);
+        self.streams.push(key);
+    }
+
+    pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
+        if self.streams.contains(&key) {
+            self.streams.retain(|stream| *stream != key);
+            slots.disarm(key);
+        } else {
+            self.pending.retain(|pending| *pending != key);
+            slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
+        }
+    }
+
+    pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
+        let keys: Vec<SlotKey> = self.streams.iter().chain(self.pending.iter()).copied().collect();
+        keys.into_iter().for_each(|key| self.cancel(key, slots));
+    }
+
+    /// Performs one operation, blocking if asked to; or waits for several, or for none.
+    pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
+        let mut waitable = std::mem::take(&mut self.waitable);
+        waitable.clear();
+        waitable.extend(&self.pending);
+        let has_room = self.packer.has_room();
+        for key in &self.streams {
+            let held = slots.credit(*key).is_some_and(|credit| credit.is_spent() || !has_room);
+            if slots.is_wanted(*key) && !held {
+                waitable.push(*key);
+            }
+        }
+        let result = match (waitable.as_slice(), wait) {
+            ([], Wait::No) => Ok(()),
+            ([], Wait::Until(deadline)) => {
+                self.sleep(deadline);
+                Ok(())
+            }
+            ([key], Wait::Until(deadline)) => self.block(*key, deadline, slots),
+            (keys, Wait::Until(deadline)) => self.poll(keys, deadline, slots),
+            (keys, Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
+        };
+        self.waitable = waitable;
+        result
+    }
+
+    /// Nothing to wait for but a wake or the deadline.
+    fn sleep(&self, deadline: Instant) {
+        if self.parker.begin(state::PARKED) {
+            match deadline {
+                Instant::NEVER => thread::park(),
+                deadline => thread::park_timeout(deadline.since(clock::now())),
+            }
+        }
+        self.parker.end();
+    }
+
+    /// One operation: its call, in place, blocking until the deadline.
+    fn block(&mut self, key: SlotKey, deadline: Instant, slots: &mut Slots) -> Result<(), Errno> {
+        let Some(op) = slots.op(key) else { return Ok(()) };
+        let socket = op.descriptor();
+        let option = match op {
+            Op::Send { .. } | Op::SendVectored { .. } => libc::SO_SNDTIMEO,
+            Op::Connect { .. } => return self.poll(&[key], deadline, slots),
+            _ => libc::SO_RCVTIMEO,
+        };
+        if !self.limit(socket, option, deadline)? {
+            return Ok(());
+        }
+        if self.parker.begin(state::BLOCKED) {
+            let begun = self.call(key, 0, slots);
+            self.parker.end();
+            self.finish(key, begun, slots);
+        }
+        Ok(())
+    }
+
+    /// Gives the socket a timeout that ends no later than the deadline. False if that has come.
+    fn limit(&mut self, socket: RawFd, option: i32, deadline: Instant) -> Result<bool, Errno> {
+        let left_ns = match deadline {
+            Instant::NEVER => 0,
+            deadline => match deadline.nanos_since(clock::now()) {
+                0 => return Ok(false),
+                nanos => nanos,
+            },
+        };
+        let known = self.timeouts.iter_mut().find(|timeouts| timeouts.socket == socket);
+        let timeouts = match known {
+            Some(timeouts) => timeouts,
+            None if left_ns == 0 => return Ok(true),
+            None => {
+                self.timeouts.push(Timeouts { socket, receive_ns: 0, send_ns: 0 });
+                self.timeouts.last_mut().expect("it was just pushed")
+            }
+        };
+        let set_ns = match option {
+            libc::SO_SNDTIMEO => &mut timeouts.send_ns,
+            _ => &mut timeouts.receive_ns,
+        };
+        let fits = match left_ns {
+            0 => *set_ns == 0,
+            left => *set_ns != 0 && *set_ns <= left && *set_ns >= left / TIMEOUT_SLACK,
+        };
+        if !fits {
+            *set_ns = if left_ns > TIMEOUT_EXACT_NS { left_ns / 2 } else { left_ns };
+            calls::set_timeout(socket, option, *set_ns)?;
+        }
+        Ok(true)
+    }
+
+    /// Several things at once: waits until one is possible, then performs it without blocking.
+    fn poll(
+        &mut self,
+        keys: &[SlotKey],
+        deadline: Instant,
+        slots: &mut Slots,
+    ) -> Result<(), Errno> {
+        let mut descriptors: Vec<libc::pollfd> = keys
+            .iter()
+            .map(|key| {
+                let (fd, events) = slots.op(*key).map_or((-1, 0), |op| {
+                    let writes = matches!(
+                        op,
+                        Op::Send { .. } | Op::SendVectored { .. } | Op::Connect { .. }
+                    );
+                    (op.descriptor(), if writes { libc::POLLOUT } else { libc::POLLIN })
+                });
+                libc::pollfd { fd, events, revents: 0 }
+            })
+            .collect();
+        let event = self.parker.event.descriptor();
+        descriptors.push(libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 });
+        let timeout_ns = match deadline {
+            Instant::NEVER => None,
+            deadline => Some(deadline.nanos_since(clock::now())),
+        };
+        if !self.parker.begin(state::POLLING) {
+            return Ok(());
+        }
+        let polled = calls::poll(&mut descriptors, timeout_ns);
+        self.parker.end();
+        match polled {
+            Ok(_) => {}
+            Err(Errno(libc::EINTR)) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+        if descriptors.last().is_some_and(|descriptor| descriptor.revents != 0) {
+            self.parker.event.reset();
+        }
+        for (key, descriptor) in keys.iter().zip(&descriptors) {
+            if descriptor.revents != 0 {
+                let begun = self.call(*key, libc::MSG_DONTWAIT, slots);
+                self.finish(*key, begun, slots);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the call of an operation.
+    fn call(&mut self, key: SlotKey, flags: i32, slots: &mut Slots) -> Called {
+        let Some(op) = slots.op(key) else { return Called::Gone };
+        match op {
+            Op::Receive { socket } => {
+                let Some((start, length)) = self.packer.room() else { return Called::Gone };
+                // SAFETY: the room belongs to the packer's open buffer.
+                Called::Received(unsafe { calls::receive(*socket, start, length, flags) })
+            }
+            Op::Accept { listener } => Called::Accepted(calls::accept(*listener)),
+            Op::Send { socket, payload, sent } => {
+                Called::Sent(calls::send(*socket, &payload[*sent..], flags))
+            }
+            Op::SendVectored { socket, message } => {
+                let socket = *socket;
+                // SAFETY: the message owns all that its header leads to.
+                Called::Sent(unsafe { calls::send_message(socket, message.header(), flags) })
+            }
+            Op::ReceiveOnce { socket, buffer } => {
+                let (start, length) = buffer.spare();
+                // SAFETY: the spare part belongs to the operation.
+                Called::Other(unsafe { calls::receive(*socket, start, length, flags) })
+            }
+            Op::Connect { socket, .. } => Called::Connected(calls::connected(*socket)),
+            _ => unreachable!("everything else is performed when it is started"),
+        }
+    }
+
+    /// Puts what a call gave into the slot. A call that was interrupted or timed out is made again
+    /// by a later park.
+    fn finish(&mut self, key: SlotKey, called: Called, slots: &mut Slots) {
+        let again = |errno: Errno| matches!(errno.0, libc::EINTR | libc::EAGAIN);
+        let now = clock::now();
+        match called {
+            Called::Gone => return,
+            Called::Received(Err(errno)) | Called::Accepted(Err(errno)) => {
+                if !again(errno) {
+                    slots.push_event(key, Event::Failed(errno));
+                }
+                return;
+            }
+            Called::Received(Ok(0)) => return slots.push_event(key, Event::End),
+            Called::Received(Ok(count)) => {
+                if let Some(credit) = slots.credit(key) {
+                    let chunk = self.packer.fill(count, credit);
+                    slots.push_event(key, Event::Chunk(chunk));
+                }
+                return;
+            }
+            Called::Accepted(Ok(accepted)) => {
+                return slots.push_event(key, Event::Accepted(accepted));
+            }
+            Called::Sent(Err(errno)) | Called::Other(Err(errno)) if again(errno) => return,
+            Called::Sent(step) => {
+                if settle::sent(slots, key, step, now) {
+                    return;
+                }
+            }
+            // SAFETY: this is the kernel's answer to this operation.
+            Called::Other(count) => unsafe { settle::settle(slots, key, count, now) },
+            Called::Connected(result) => Self::connected(key, result, slots),
+        }
+        self.pending.retain(|pending| *pending != key);
+    }
+}
+
+/// What a call gave.
+enum Called {
+    Gone,
+    Received(Result<u32, Errno>),
+    Accepted(Result<std::os::fd::OwnedFd, Errno>),
+    Sent(Result<u32, Errno>),
+    Connected(Result<u32, Errno>),
+    Other(Result<u32, Errno>),
+}

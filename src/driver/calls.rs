@@ -1,0 +1,230 @@
+//! The system calls by which the epoll and blocking backends perform operations, one function each.
+//!
+//! None of them keeps a pointer after it returns. Interrupted calls (EINTR) are the caller's to
+//! repeat: the blocking backend uses them to be woken.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+
+use crate::error::Errno;
+use crate::limits;
+use crate::op::{Op, OpenHow};
+
+fn check(result: isize) -> Result<u32, Errno> {
+    if result >= 0 { Ok(result as u32) } else { Err(Errno::last()) }
+}
+
+fn length_of(length: usize) -> usize {
+    length.min(limits::TRANSFER_BYTES_MAX as usize)
+}
+
+/// recv(2) into `length` bytes at `start`.
+///
+/// # Safety
+/// The bytes are writable and nobody else uses them during the call.
+pub(super) unsafe fn receive(
+    socket: RawFd,
+    start: NonNull<u8>,
+    length: usize,
+    flags: i32,
+) -> Result<u32, Errno> {
+    // SAFETY: writable for the call by the caller's contract.
+    check(unsafe { libc::recv(socket, start.as_ptr().cast(), length_of(length), flags) })
+}
+
+/// send(2); never raises SIGPIPE.
+pub(super) fn send(socket: RawFd, bytes: &[u8], flags: i32) -> Result<u32, Errno> {
+    let length = length_of(bytes.len());
+    let flags = flags | libc::MSG_NOSIGNAL;
+    // SAFETY: the bytes are readable for the call.
+    check(unsafe { libc::send(socket, bytes.as_ptr().cast(), length, flags) })
+}
+
+/// sendmsg(2); never raises SIGPIPE.
+///
+/// # Safety
+/// The header and all that it points to is readable.
+pub(super) unsafe fn send_message(
+    socket: RawFd,
+    header: *const libc::msghdr,
+    flags: i32,
+) -> Result<u32, Errno> {
+    // SAFETY: readable by the caller's contract.
+    check(unsafe { libc::sendmsg(socket, header, flags | libc::MSG_NOSIGNAL) })
+}
+
+/// accept4(2), close-on-exec.
+pub(super) fn accept(listener: RawFd) -> Result<OwnedFd, Errno> {
+    let null = std::ptr::null_mut();
+    // SAFETY: with a null address the call writes nothing.
+    let result = unsafe { libc::accept4(listener, null, std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    let descriptor = check(result as isize)?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+}
+
+/// connect(2).
+pub(super) fn connect(socket: RawFd, address: &socket2::SockAddr) -> Result<u32, Errno> {
+    // SAFETY: the address is valid for its length during the call.
+    let result = unsafe { libc::connect(socket, address.as_ptr().cast(), address.len()) };
+    check(result as isize)
+}
+
+/// How a connect that was in progress has ended (SO_ERROR, socket(7)).
+pub(super) fn connected(socket: RawFd) -> Result<u32, Errno> {
+    let mut error: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers lead to locals of the sizes given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &raw mut length,
+        )
+    };
+    check(result as isize)?;
+    if error == 0 { Ok(0) } else { Err(Errno(error)) }
+}
+
+/// Turns O_NONBLOCK of a descriptor on or off (fcntl(2)).
+pub(super) fn set_nonblocking(descriptor: RawFd, on: bool) -> Result<(), Errno> {
+    // SAFETY: fcntl with F_GETFL and F_SETFL takes no pointers.
+    unsafe {
+        let flags = check(libc::fcntl(descriptor, libc::F_GETFL) as isize)? as i32;
+        let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+        if wanted != flags {
+            check(libc::fcntl(descriptor, libc::F_SETFL, wanted) as isize)?;
+        }
+    }
+    Ok(())
+}
+
+/// A system call on a file, by address: it can be made by a helper thread while the slot keeps
+/// what the addresses lead to.
+pub(super) enum FileCall {
+    Open { directory: RawFd, path: usize, how: usize },
+    Read { file: RawFd, start: usize, length: usize, offset: u64 },
+    Write { file: RawFd, start: usize, length: usize, offset: u64 },
+    Sync { file: RawFd, data_only: bool },
+    Stat { file: RawFd, status: usize },
+}
+
+impl FileCall {
+    /// The call for a file operation; `None` for the others.
+    pub(super) fn of(op: &mut Op) -> Option<Self> {
+        Some(match op {
+            Op::Open { directory, path, how } => FileCall::Open {
+                directory: *directory,
+                path: path.as_ptr() as usize,
+                how: (&raw const **how) as usize,
+            },
+            Op::ReadAt { file, buffer, offset } => {
+                let (start, length) = buffer.spare();
+                let length = length_of(length);
+                FileCall::Read {
+                    file: *file,
+                    start: start.as_ptr() as usize,
+                    length,
+                    offset: *offset,
+                }
+            }
+            Op::WriteAt { file, payload, skip, offset } => {
+                let rest = &payload[*skip as usize..];
+                FileCall::Write {
+                    file: *file,
+                    start: rest.as_ptr() as usize,
+                    length: length_of(rest.len()),
+                    offset: *offset,
+                }
+            }
+            Op::Sync { file, data_only } => FileCall::Sync { file: *file, data_only: *data_only },
+            Op::Stat { file, status } => {
+                FileCall::Stat { file: *file, status: (&raw mut status.0) as usize }
+            }
+            _ => return None,
+        })
+    }
+
+    /// Makes the call, repeating it when interrupted.
+    ///
+    /// # Safety
+    /// The operation that this was made of is still in its slot, untouched.
+    pub(super) unsafe fn perform(&self) -> Result<u32, Errno> {
+        loop {
+            // SAFETY: the addresses lead into the operation, by the caller's contract.
+            match unsafe { self.perform_once() } {
+                Err(Errno(libc::EINTR)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    unsafe fn perform_once(&self) -> Result<u32, Errno> {
+        // SAFETY: each address was taken from memory that the operation owns, of the length given,
+        // and the operation is untouched (the caller's contract).
+        let result = unsafe {
+            match *self {
+                FileCall::Open { directory, path, how } => libc::syscall(
+                    libc::SYS_openat2,
+                    directory,
+                    path as *const libc::c_char,
+                    how as *const OpenHow,
+                    size_of::<OpenHow>(),
+                ) as isize,
+                FileCall::Read { file, start, length, offset } => {
+                    libc::pread64(file, start as *mut libc::c_void, length, offset as i64)
+                }
+                FileCall::Write { file, start, length, offset } => {
+                    libc::pwrite64(file, start as *const libc::c_void, length, offset as i64)
+                }
+                FileCall::Sync { file, data_only: true } => libc::fdatasync(file) as isize,
+                FileCall::Sync { file, data_only: false } => libc::fsync(file) as isize,
+                FileCall::Stat { file, status } => libc::statx(
+                    file,
+                    c"".as_ptr(),
+                    libc::AT_EMPTY_PATH,
+                    libc::STATX_BASIC_STATS,
+                    status as *mut libc::statx,
+                ) as isize,
+            }
+        };
+        check(result)
+    }
+}
+
+/// poll(2) with a timeout in nanoseconds (`None`: no limit), as ppoll(2).
+pub(super) fn poll(
+    descriptors: &mut [libc::pollfd],
+    timeout_ns: Option<u64>,
+) -> Result<u32, Errno> {
+    let timeout = timeout_ns.map(|nanos| libc::timespec {
+        tv_sec: (nanos / 1_000_000_000) as i64,
+        tv_nsec: (nanos % 1_000_000_000) as i64,
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), |time| &raw const *time);
+    let count = descriptors.len() as libc::nfds_t;
+    // SAFETY: the array has `count` entries; the timeout is null or a local that outlives the call.
+    let result = unsafe { libc::ppoll(descriptors.as_mut_ptr(), count, timeout, std::ptr::null()) };
+    check(result as isize)
+}
+
+/// Sets SO_RCVTIMEO or SO_SNDTIMEO (socket(7)); zero is no limit.
+pub(super) fn set_timeout(socket: RawFd, option: i32, nanos: u64) -> Result<(), Errno> {
+    let micros = nanos.div_ceil(1000);
+    let time =
+        libc::timeval { tv_sec: (micros / 1_000_000) as i64, tv_usec: (micros % 1_000_000) as i64 };
+    let length = size_of_val(&time) as libc::socklen_t;
+    // SAFETY: the option takes a timeval of this length.
+    let result = unsafe {
+        libc::setsockopt(socket, libc::SOL_SOCKET, option, (&raw const time).cast(), length)
+    };
+    check(result as isize).map(drop)
+}
+
+/// Closes a descriptor by dropping it.
+pub(super) fn close(descriptor: OwnedFd) {
+    debug_assert!(descriptor.as_raw_fd() >= 0);
+    drop(descriptor);
+}

@@ -1,0 +1,467 @@
+//! Performs operations by readiness: one non-blocking call each, and epoll(7) to know when.
+//!
+//! A socket is registered once, edge-triggered, for both directions. Sends are tried at once.
+//! Receives are made when readiness comes, until the socket is drained. Files go to helper threads.
+//! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
+
+mod offload;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self::offload::Offload;
+use super::calls::{self, FileCall};
+use super::event::EventFd;
+use super::packer::Packer;
+use super::slots::{Arm, SlotKey, Slots};
+use super::{Wait, settle};
+use crate::buffer::Pool;
+use crate::clock::{self, Instant};
+use crate::error::Errno;
+use crate::limits;
+use crate::metrics::{self, Counter};
+use crate::op::{Event, Op, Value};
+
+/// Readiness taken from the kernel at once.
+const EVENTS_MAX: usize = 512;
+
+/// What `epoll_event.u64` carries for the eventfd.
+const WAKE: u64 = u64::MAX;
+
+const INTEREST: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+/// The peer has finished: a short read is not the last one then.
+const FINISHED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+
+/// A registered socket.
+#[derive(Default)]
+struct Socket {
+    registered: bool,
+    /// Distinguishes the uses of a descriptor number.
+    generation: u32,
+    reader: Option<SlotKey>,
+    writers: VecDeque<SlotKey>,
+}
+
+pub(super) struct Epoll {
+    epoll: OwnedFd,
+    event: Arc<EventFd>,
+    packer: Packer,
+    offload: Offload,
+    /// By descriptor number.
+    sockets: Vec<Socket>,
+    events: Vec<libc::epoll_event>,
+    paused: VecDeque<SlotKey>,
+    /// What the packer's count of releases was when the line was last looked at; `None` if the
+    /// line has grown since.
+    releases_seen: Option<u64>,
+    accepts_paused: usize,
+}
+
+impl Epoll {
+    pub(super) fn new(pool: &Rc<Pool>, offload_threads: usize) -> Result<Self, Errno> {
+        // SAFETY: epoll_create1 takes no pointers.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if epoll < 0 {
+            return Err(Errno::last());
+        }
+        // SAFETY: the descriptor was just made and nobody else has it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        let event = Arc::new(EventFd::new()?);
+        let this = Self {
+            offload: Offload::new(offload_threads, &event),
+            epoll,
+            event,
+            packer: Packer::new(pool),
+            sockets: Vec::new(),
+            events: Vec::with_capacity(EVENTS_MAX),
+            paused: VecDeque::new(),
+            releases_seen: None,
+            accepts_paused: 0,
+        };
+        // Edge-triggered, so the counter need not be read.
+        this.register(this.event.descriptor(), WAKE)?;
+        Ok(this)
+    }
+
+    pub(super) fn event(&self) -> Arc<EventFd> {
+        Arc::clone(&self.event)
+    }
+
+    fn register(&self, descriptor: RawFd, data: u64) -> Result<(), Errno> {
+        let mut event = libc::epoll_event { events: INTEREST, u64: data };
+        // SAFETY: the event is a valid local for the call.
+        let result = unsafe {
+            let epoll = self.epoll.as_raw_fd();
+            libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, descriptor, &raw mut event)
+        };
+        if result == 0 { Ok(()) } else { Err(Errno::last()) }
+    }
+
+    /// The socket's entry, registered.
+    fn socket(&mut self, descriptor: RawFd) -> Result<&mut Socket, Errno> {
+        let index = usize::try_from(descriptor).map_err(|_| Errno(libc::EBADF))?;
+        if index >= self.sockets.len() {
+            self.sockets.resize_with(index + 1, Socket::default);
+        }
+        if !self.sockets[index].registered {
+            let data = u64::from(self.sockets[index].generation) << 32 | index as u64;
+            match self.register(descriptor, data) {
+                Ok(()) | Err(Errno(libc::EEXIST)) => self.sockets[index].registered = true,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(&mut self.sockets[index])
+    }
+
+    /// Starts a one-shot operation: most are over when this returns.
+    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
+        let now = clock::now();
+        let op = slots.op(key).expect("an operation is started in a live slot");
+        if let Some(call) = FileCall::of(op) {
+            if let Err(errno) = self.offload.submit(key, call) {
+                slots.complete(key, Err(errno), now);
+            }
+            return;
+        }
+        match op {
+            Op::Send { socket, .. } | Op::SendVectored { socket, .. } => {
+                let socket = *socket;
+                let waits = |socket: &Socket| !socket.writers.is_empty();
+                if self.sockets.get(socket as usize).is_some_and(waits)
+                    || self.try_send(key, slots, now)
+                {
+                    self.wait_writable(key, socket, slots, now);
+                }
+            }
+            Op::Connect { socket, address } => {
+                let socket = *socket;
+                let begun = calls::set_nonblocking(socket, true)
+                    .and_then(|()| calls::connect(socket, address));
+                match begun {
+                    Err(Errno(libc::EINPROGRESS | libc::EINTR)) => {
+                        self.wait_writable(key, socket, slots, now);
+                    }
+                    result => slots.complete(key, result.map(Value::Count), now),
+                }
+            }
+            Op::ReceiveOnce { socket, .. } => {
+                let socket = *socket;
+                if self.try_receive_once(key, slots, now) {
+                    match self.socket(socket) {
+                        Ok(entry) => entry.reader = Some(key),
+                        Err(errno) => slots.complete(key, Err(errno), now),
+                    }
+                }
+            }
+            Op::Shutdown { socket, how } => {
+                super::shut_down_socket(*socket, *how);
+                slots.complete(key, Ok(Value::Count(0)), now);
+            }
+            Op::Close { .. } => {
+                if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
+                    self.forget(descriptor.as_raw_fd());
+                    calls::close(descriptor);
+                }
+                slots.complete(key, Ok(Value::Count(0)), now);
+            }
+            _ => unreachable!("streams are armed and file operations offloaded"),
+        }
+    }
+
+    /// The number means nothing any more; the kernel drops the registration with the descriptor.
+    fn forget(&mut self, descriptor: RawFd) {
+        if let Some(socket) = self.sockets.get_mut(descriptor as usize) {
+            let generation = socket.generation.wrapping_add(1);
+            *socket = Socket { generation, ..Socket::default() };
+        }
+    }
+
+    fn wait_writable(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots, now: Instant) {
+        match self.socket(socket) {
+            Ok(entry) => entry.writers.push_back(key),
+            Err(errno) => slots.complete(key, Err(errno), now),
+        }
+    }
+
+    /// Sends what the socket takes. True if it must become writable first.
+    fn try_send(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
+        loop {
+            let step = match slots.op(key) {
+                Some(Op::Send { socket, payload, sent }) => {
+                    calls::send(*socket, &payload[*sent..], libc::MSG_DONTWAIT)
+                }
+                Some(Op::SendVectored { socket, message }) => {
+                    let socket = *socket;
+                    // SAFETY: the message owns all that its header leads to.
+                    unsafe { calls::send_message(socket, message.header(), libc::MSG_DONTWAIT) }
+                }
+                _ => return false,
+            };
+            match step {
+                Err(Errno(libc::EAGAIN)) => return true,
+                Err(Errno(libc::EINTR)) => {}
+                step => {
+                    if !settle::sent(slots, key, step, now) {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Receives once. True if the socket must become readable first.
+    fn try_receive_once(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
+        loop {
+            let Some(Op::ReceiveOnce { socket, buffer }) = slots.op(key) else { return false };
+            let (start, length) = buffer.spare();
+            // SAFETY: the spare part belongs to the operation.
+            match unsafe { calls::receive(*socket, start, length, libc::MSG_DONTWAIT) } {
+                Err(Errno(libc::EAGAIN)) => return true,
+                Err(Errno(libc::EINTR)) => {}
+                count => {
+                    // SAFETY: this is the kernel's answer to this operation.
+                    unsafe { settle::settle(slots, key, count, now) };
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Arms a stream: its socket's readiness is reported from now on, the present one too.
+    pub(super) fn arm(&mut self, key: SlotKey, slots: &mut Slots) {
+        let Some(op) = slots.op(key) else { return };
+        let descriptor = op.descriptor();
+        let prepared = match op {
+            Op::Accept { .. } => calls::set_nonblocking(descriptor, true),
+            _ => Ok(()),
+        };
+        match prepared.and_then(|()| self.socket(descriptor)) {
+            Ok(socket) => {
+                socket.reader = Some(key);
+                slots.set_arm(key, Arm::Armed);
+            }
+            Err(errno) => slots.push_event(key, Event::Failed(errno)),
+        }
+    }
+
+    pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
+        let Some(op) = slots.op(key) else { return };
+        if FileCall::of(op).is_some() {
+            return; // A helper has it: its slot stays until the answer.
+        }
+        let is_stream = matches!(op, Op::Accept { .. } | Op::Receive { .. });
+        if let Some(socket) = self.sockets.get_mut(op.descriptor() as usize) {
+            socket.reader.take_if(|reader| *reader == key);
+            socket.writers.retain(|writer| *writer != key);
+        }
+        if is_stream {
+            slots.disarm(key);
+        } else {
+            slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
+        }
+    }
+
+    pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
+        for index in 0..self.sockets.len() {
+            let socket = &mut self.sockets[index];
+            let keys: Vec<SlotKey> =
+                socket.reader.take().into_iter().chain(socket.writers.drain(..)).collect();
+            keys.into_iter().for_each(|key| self.cancel(key, slots));
+        }
+        let paused = std::mem::take(&mut self.paused);
+        paused.into_iter().for_each(|key| self.cancel(key, slots));
+    }
+
+    /// Performs what became possible since the last park.
+    pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
+        // SAFETY: `settle` gets the kernel's answer to the operation of that key.
+        self.offload.reap(|key, answer| unsafe { settle::settle(slots, key, answer, now) });
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            let (data, ready) = (event.u64, event.events);
+            if data == WAKE {
+                continue;
+            }
+            let index = data as u32 as usize;
+            let Some(socket) = self.sockets.get_mut(index) else { continue };
+            if socket.generation != (data >> 32) as u32 {
+                continue;
+            }
+            let reader = socket.reader;
+            if ready & WRITABLE != 0 && !socket.writers.is_empty() {
+                self.write(index, slots, now);
+            }
+            if let Some(key) = reader.filter(|_| ready & READABLE != 0) {
+                self.read(key, ready & FINISHED != 0, slots, now);
+            }
+        }
+        self.events = events;
+    }
+
+    fn write(&mut self, index: usize, slots: &mut Slots, now: Instant) {
+        while let Some(key) = self.sockets[index].writers.front().copied() {
+            if let Some(Op::Connect { socket, .. }) = slots.op(key) {
+                let result = calls::connected(*socket);
+                slots.complete(key, result.map(Value::Count), now);
+            } else if self.try_send(key, slots, now) {
+                return;
+            }
+            self.sockets[index].writers.pop_front();
+        }
+    }
+
+    fn read(&mut self, key: SlotKey, finished: bool, slots: &mut Slots, now: Instant) {
+        match slots.op(key) {
+            Some(Op::ReceiveOnce { socket, .. }) => {
+                let index = *socket as usize;
+                if !self.try_receive_once(key, slots, now) {
+                    self.sockets[index].reader = None;
+                }
+            }
+            Some(Op::Receive { socket }) => {
+                let socket = *socket;
+                if slots.arm(key) == Some(Arm::Armed) {
+                    self.receive(key, socket, finished, slots);
+                }
+            }
+            Some(Op::Accept { listener }) => {
+                let listener = *listener;
+                if slots.arm(key) == Some(Arm::Armed) {
+                    Self::accept(key, listener, slots);
+                    if slots.arm(key) == Some(Arm::Disarmed) {
+                        self.line_up(key);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Receives until the socket is drained, buffers or credit are spent, or it is over.
+    fn receive(&mut self, key: SlotKey, socket: RawFd, finished: bool, slots: &mut Slots) {
+        loop {
+            let Some(credit) = slots.credit(key).map(Rc::clone) else { return };
+            if credit.is_spent() {
+                break;
+            }
+            let Some((start, length)) = self.packer.room() else {
+                metrics::add(Counter::BufferWaits, 1);
+                break;
+            };
+            // SAFETY: the room belongs to the packer's open buffer.
+            match unsafe { calls::receive(socket, start, length, libc::MSG_DONTWAIT) } {
+                Ok(0) => return slots.push_event(key, Event::End),
+                Ok(count) => {
+                    let chunk = self.packer.fill(count, &credit);
+                    slots.push_event(key, Event::Chunk(chunk));
+                    if (count as usize) < length && !finished {
+                        return;
+                    }
+                }
+                Err(Errno(libc::EAGAIN)) => return,
+                Err(Errno(libc::EINTR)) => {}
+                Err(errno) => return slots.push_event(key, Event::Failed(errno)),
+            }
+        }
+        slots.set_arm(key, Arm::Disarmed);
+        self.line_up(key);
+    }
+
+    /// Accepts until there is no more connection, or enough wait to be taken (then it is disarmed).
+    fn accept(key: SlotKey, listener: RawFd, slots: &mut Slots) {
+        while slots.queued(key) < limits::ACCEPT_QUEUE_COUNT_MAX {
+            match calls::accept(listener) {
+                Ok(accepted) => slots.push_event(key, Event::Accepted(accepted)),
+                Err(Errno(libc::EAGAIN)) => return,
+                Err(Errno(libc::EINTR | libc::ECONNABORTED)) => {}
+                Err(errno) => {
+                    slots.push_event(key, Event::Failed(errno));
+                    break;
+                }
+            }
+        }
+        slots.set_arm(key, Arm::Disarmed);
+    }
+
+    fn line_up(&mut self, key: SlotKey) {
+        self.paused.push_back(key);
+        self.releases_seen = None;
+    }
+
+    /// Goes on with the streams in line that can: receives once there are buffers and their credit
+    /// allows, accepts once somebody waits for them. True if any was looked at.
+    fn resume(&mut self, slots: &mut Slots) -> bool {
+        let releases = Some(self.packer.releases());
+        if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
+            return false;
+        }
+        self.releases_seen = releases;
+        self.accepts_paused = 0;
+        let now = clock::now();
+        let mut resumed = false;
+        for _ in 0..self.paused.len() {
+            let Some(key) = self.paused.pop_front() else { break };
+            if slots.arm(key) != Some(Arm::Disarmed) {
+                continue;
+            }
+            let ready = match slots.credit(key) {
+                Some(credit) => !credit.is_spent() && self.packer.has_room(),
+                None => slots.is_wanted(key),
+            };
+            if ready {
+                resumed = true;
+                slots.set_arm(key, Arm::Armed);
+                self.read(key, true, slots, now);
+            } else {
+                self.accepts_paused += usize::from(slots.credit(key).is_none());
+                self.paused.push_back(key);
+            }
+        }
+        resumed
+    }
+
+    /// Takes readiness from the kernel; sleeps if asked to.
+    pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
+        let resumed = self.resume(slots);
+        let timeout_ns = match wait {
+            Wait::No => Some(0),
+            Wait::Until(_) if resumed => Some(0),
+            Wait::Until(Instant::NEVER) => None,
+            Wait::Until(deadline) => Some(deadline.nanos_since(clock::now())),
+        };
+        match self.wait(timeout_ns) {
+            Err(Errno(libc::EINTR)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn wait(&mut self, timeout_ns: Option<u64>) -> Result<(), Errno> {
+        let timeout = timeout_ns.map(|nanos| libc::timespec {
+            tv_sec: (nanos / 1_000_000_000) as i64,
+            tv_nsec: (nanos % 1_000_000_000) as i64,
+        });
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), |time| &raw const *time);
+        // SAFETY: the events' spare capacity has room for EVENTS_MAX entries; the timeout is null
+        // or a local that outlives the call; there is no signal mask.
+        let count = unsafe {
+            libc::epoll_pwait2(
+                self.epoll.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                EVENTS_MAX as i32,
+                timeout,
+                std::ptr::null(),
+            )
+        };
+        if count < 0 {
+            return Err(Errno::last());
+        }
+        // SAFETY: the kernel has filled `count` entries, at most EVENTS_MAX, in an empty vector of
+        // that capacity.
+        unsafe { self.events.set_len(count as usize) };
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! Who performs operations.
+//!
+//! The driver takes an [`Op`], keeps it in a slot, has one of three backends perform it, and gives
+//! back its outcome through a waker. It knows no task and no timer. `shard/` is its only caller.
+//!
+//! What a backend promises, whatever the kernel does underneath:
+//! - [`Driver::submit`] never blocks. An outcome may be there at once.
+//! - A completion only wakes; it runs no task.
+//! - What an operation owns is not freed, moved or reused before its last completion.
+//! - [`Driver::park`] returns when something completed, the deadline has passed, or an
+//!   [`Unparker`] was used; it may return early for no reason.
+//! - Receives lose nothing: what arrived waits in the stream's slot until it is taken.
+
+mod blocking;
+mod calls;
+mod choose;
+mod epoll;
+mod event;
+mod packer;
+mod ring;
+mod settle;
+mod slots;
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+pub(crate) use self::choose::{choose, fall_back};
+pub(crate) use self::ring::{Given, RingSettings};
+pub use self::slots::InFlight;
+pub(crate) use self::slots::SlotKey;
+use self::slots::{Abandoned, Slots};
+use crate::buffer::{Credit, Pool};
+use crate::clock::{self, Instant};
+use crate::error::Errno;
+use crate::limits;
+use crate::op::{Direction, Event, Op, Outcome};
+
+/// Performs the operations of one shard. Not `Send`: a ring has one issuer.
+pub(crate) struct Driver {
+    slots: Slots,
+    pool: Rc<Pool>,
+    backend: Backend,
+}
+
+enum Backend {
+    Ring(Box<ring::Ring>),
+    Epoll(Box<epoll::Epoll>),
+    Blocking(Box<blocking::Blocking>),
+}
+
+/// Which backend to build, and with what.
+#[derive(Clone, Debug)]
+pub(crate) enum Choice {
+    Ring(RingSettings),
+    Epoll { offload_threads: usize },
+    Blocking,
+}
+
+/// The shard's receive buffers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferSettings {
+    pub(crate) count: u16,
+    pub(crate) size: u32,
+}
+
+/// Whether, and until when, a turn may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// Until something happens or the instant has come ([`Instant::NEVER`]: no deadline).
+    Until(Instant),
+}
+
+/// What a shutdown could not get back in time. Its memory is leaked on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Leaked {
+    /// The operations that the kernel still held.
+    pub operations: Vec<InFlight>,
+}
+
+impl Driver {
+    /// Builds the chosen backend on the calling thread, which is the only one that may use it.
+    pub(crate) fn new(choice: &Choice, buffers: BufferSettings) -> Result<Self, Errno> {
+        let pool = Pool::new(buffers.count, buffers.size)?;
+        let backend = match choice {
+            Choice::Ring(settings) => Backend::Ring(Box::new(ring::Ring::new(settings, &pool)?)),
+            Choice::Epoll { offload_threads } => {
+                Backend::Epoll(Box::new(epoll::Epoll::new(&pool, *offload_threads)?))
+            }
+            Choice::Blocking => Backend::Blocking(Box::new(blocking::Blocking::new(&pool)?)),
+        };
+        Ok(Self { slots: Slots::new(), pool, backend })
+    }
+
+    /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
+    pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
+        let key = self.slots.insert(op, now).ok_or(Errno(libc::ENFILE))?;
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.start(key, &mut self.slots),
+            Backend::Epoll(epoll) => epoll.start(key, &mut self.slots),
+            Backend::Blocking(blocking) => blocking.start(key, &mut self.slots),
+        }
+        Ok(key)
+    }
+
+    /// Starts a one-shot operation whose outcome nobody wants.
+    pub(crate) fn submit_detached(&mut self, op: Op, now: Instant) {
+        // At the limit the operation is dropped, which closes the descriptor of a `Close`.
+        if let Ok(key) = self.submit(op, now) {
+            self.slots.abandon(key);
+        }
+    }
+
+    /// Opens a stream (accept or receive). It yields once armed.
+    pub(crate) fn open_stream(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
+        let credit = matches!(op, Op::Receive { .. })
+            .then(|| Credit::new(&self.pool, limits::CONNECTION_CREDIT_BYTES));
+        let key = self.slots.insert_stream(op, credit, now).ok_or(Errno(libc::ENFILE))?;
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.arm(key, &mut self.slots),
+            Backend::Epoll(epoll) => epoll.arm(key, &mut self.slots),
+            Backend::Blocking(blocking) => blocking.arm(key, &mut self.slots),
+        }
+        Ok(key)
+    }
+
+    /// The outcome of a one-shot operation, once.
+    pub(crate) fn poll(&mut self, key: SlotKey, context: &mut Context<'_>) -> Poll<Outcome> {
+        self.slots.poll(key, context)
+    }
+
+    /// The next event of a stream.
+    pub(crate) fn poll_event(&mut self, key: SlotKey, context: &mut Context<'_>) -> Poll<Event> {
+        self.slots.poll_event(key, context)
+    }
+
+    /// Whoever held the operation is gone: cancel it, keep what it owns until it is over.
+    pub(crate) fn abandon(&mut self, key: SlotKey) {
+        if self.slots.abandon(key) == Abandoned::Orphaned {
+            match &mut self.backend {
+                Backend::Ring(ring) => ring.cancel(key, &mut self.slots),
+                Backend::Epoll(epoll) => epoll.cancel(key, &mut self.slots),
+                Backend::Blocking(blocking) => blocking.cancel(key, &mut self.slots),
+            }
+        }
+    }
+
+    /// Drains completions into slots.
+    pub(crate) fn reap(&mut self, now: Instant) {
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.reap(&mut self.slots, now),
+            Backend::Epoll(epoll) => epoll.reap(&mut self.slots, now),
+            Backend::Blocking(_) => {}
+        }
+    }
+
+    /// Hands over what was started, and sleeps if asked to.
+    pub(crate) fn park(&mut self, wait: Wait) -> Result<(), Errno> {
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.park(&mut self.slots, wait),
+            Backend::Epoll(epoll) => epoll.park(&mut self.slots, wait),
+            Backend::Blocking(blocking) => blocking.park(&mut self.slots, wait),
+        }
+    }
+
+    /// Whether completions wait to be reaped: a running task should yield soon.
+    #[inline]
+    pub(crate) fn has_news(&mut self) -> bool {
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.has_news(),
+            Backend::Epoll(_) | Backend::Blocking(_) => false,
+        }
+    }
+
+    /// What ends a [`Driver::park`] from another thread.
+    pub(crate) fn unparker(&self) -> Unparker {
+        match &self.backend {
+            Backend::Ring(ring) => Unparker::Event(ring.event()),
+            Backend::Epoll(epoll) => Unparker::Event(epoll.event()),
+            Backend::Blocking(blocking) => Unparker::Thread(blocking.parker()),
+        }
+    }
+
+    /// The operations in flight, longest first.
+    pub(crate) fn in_flight(&self) -> Vec<InFlight> {
+        self.slots.in_flight(clock::now())
+    }
+
+    /// What the ring gave up on this host; `None` for the other backends.
+    pub(crate) fn given(&self) -> Option<&Given> {
+        match &self.backend {
+            Backend::Ring(ring) => Some(ring.given()),
+            Backend::Epoll(_) | Backend::Blocking(_) => None,
+        }
+    }
+
+    /// Cancels everything and waits until nothing is in flight, at most until `deadline`. What the
+    /// kernel still holds then is leaked with all it may write to, and reported.
+    pub(crate) fn shut_down(mut self, deadline: Instant) -> Leaked {
+        self.slots.abandon_all();
+        match &mut self.backend {
+            Backend::Ring(ring) => ring.cancel_all(),
+            Backend::Epoll(epoll) => epoll.cancel_all(&mut self.slots),
+            Backend::Blocking(blocking) => blocking.cancel_all(&mut self.slots),
+        }
+        loop {
+            let now = clock::now();
+            self.reap(now);
+            if self.slots.count() == 0 {
+                return Leaked::default();
+            }
+            if now >= deadline || self.park(Wait::Until(deadline)).is_err() {
+                break;
+            }
+        }
+        let leaked = Leaked { operations: self.in_flight() };
+        // The kernel may still write to buffers of the slots and of the pool: none is freed, and
+        // the ring stays open so that its memory stays mapped.
+        std::mem::forget(self);
+        leaked
+    }
+}
+
+/// Ends one or both directions of a socket (shutdown(2)), from any thread. A socket that is not
+/// connected any more needs no ending, so there is nothing to report.
+pub(crate) fn shut_down_socket(socket: RawFd, direction: Direction) {
+    // SAFETY: shutdown takes no pointers; the caller keeps the descriptor open meanwhile.
+    unsafe { libc::shutdown(socket, direction.as_raw()) };
+}
+
+/// Ends a park of one shard from any thread.
+#[derive(Clone)]
+pub(crate) enum Unparker {
+    Event(std::sync::Arc<event::EventFd>),
+    Thread(std::sync::Arc<blocking::Parker>),
+}
+
+impl Unparker {
+    /// Ends the current or the next park. Costs a system call: call it only when the shard sleeps.
+    pub(crate) fn unpark(&self) {
+        match self {
+            Unparker::Event(event) => event.notify(),
+            Unparker::Thread(parker) => parker.unpark(),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Each operation as a submission queue entry: the ring's half of the vocabulary, as a table.
+
+use std::os::fd::AsRawFd;
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{self, Fd};
+
+use super::buffer_ring;
+use crate::limits;
+use crate::op::Op;
+
+/// `user_data` of entries whose completion means nothing.
+pub(super) const IGNORED: u64 = u64::MAX;
+
+/// `user_data` of the poll that ends a park.
+pub(super) const WAKE: u64 = u64::MAX - 1;
+
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
+fn transfer_length(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX).min(limits::TRANSFER_BYTES_MAX)
+}
+
+/// The entry that performs `op`. Its pointers lead into memory that the operation owns on the heap
+/// (or the pool), so they stay valid while the operation lies in its slot.
+pub(super) fn entry(op: &mut Op) -> Entry {
+    match op {
+        Op::Idle => opcode::Nop::new().build(),
+        Op::Accept { listener } => {
+            opcode::AcceptMulti::new(Fd(*listener)).flags(libc::SOCK_CLOEXEC).build()
+        }
+        Op::Connect { socket, address } => {
+            opcode::Connect::new(Fd(*socket), address.as_ptr().cast(), address.len()).build()
+        }
+        Op::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), buffer_ring::GROUP).build(),
+        Op::ReceiveOnce { socket, buffer } => {
+            let (start, length) = buffer.spare();
+            opcode::Recv::new(Fd(*socket), start.as_ptr(), transfer_length(length)).build()
+        }
+        Op::Send { socket, payload, sent } => {
+            let rest = &payload[*sent..];
+            opcode::Send::new(Fd(*socket), rest.as_ptr(), transfer_length(rest.len()))
+                .flags(SEND_FLAGS)
+                .build()
+        }
+        Op::SendVectored { socket, message } => {
+            opcode::SendMsg::new(Fd(*socket), message.header()).flags(SEND_FLAGS as u32).build()
+        }
+        Op::Shutdown { socket, how } => opcode::Shutdown::new(Fd(*socket), how.as_raw()).build(),
+        Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.as_raw_fd())).build(),
+        Op::Open { directory, path, how } => {
+            let how = (&raw const **how).cast::<types::OpenHow>();
+            opcode::OpenAt2::new(Fd(*directory), path.as_ptr(), how).build()
+        }
+        Op::ReadAt { file, buffer, offset } => {
+            let (start, length) = buffer.spare();
+            opcode::Read::new(Fd(*file), start.as_ptr(), transfer_length(length))
+                .offset(*offset)
+                .build()
+        }
+        Op::WriteAt { file, payload, skip, offset } => {
+            let rest = &payload[*skip as usize..];
+            opcode::Write::new(Fd(*file), rest.as_ptr(), transfer_length(rest.len()))
+                .offset(*offset)
+                .build()
+        }
+        Op::Sync { file, data_only } => {
+            let flags = match data_only {
+                true => types::FsyncFlags::DATASYNC,
+                false => types::FsyncFlags::empty(),
+            };
+            opcode::Fsync::new(Fd(*file)).flags(flags).build()
+        }
+        Op::Stat { file, status } => {
+            let status = (&raw mut status.0).cast::<types::statx>();
+            opcode::Statx::new(Fd(*file), c"".as_ptr(), status)
+                .flags(libc::AT_EMPTY_PATH)
+                .mask(libc::STATX_BASIC_STATS)
+                .build()
+        }
+    }
+}
+
+/// The entry that cancels what was submitted with `user_data`.
+pub(super) fn cancel(user_data: u64) -> Entry {
+    opcode::AsyncCancel::new(user_data).build().user_data(IGNORED).flags(Flags::SKIP_SUCCESS)
+}
+
+/// The entry that cancels everything.
+pub(super) fn cancel_any() -> Entry {
+    opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build().user_data(IGNORED)
+}
+
+/// The entry that turns bumps of an eventfd into completions, one each, without reading it: the
+/// multishot poll reports each write anew (io_uring_multishot(7)).
+pub(super) fn watch(event: std::os::fd::RawFd) -> Entry {
+    opcode::PollAdd::new(Fd(event), libc::POLLIN as u32 | libc::EPOLLET as u32)
+        .multi(true)
+        .build()
+        .user_data(WAKE)
+}

@@ -1,0 +1,322 @@
+//! Performs operations on an io_uring: one submission entry each, one kernel entry a turn.
+//!
+//! Accept and receive are multishot: one entry serves the life of a listener or connection.
+//! Invariant: every entry pushed names a live slot (or is marked ignored), and the slot keeps what
+//! the entry points to until its last completion.
+
+mod buffer_ring;
+mod door;
+mod entry;
+pub(in crate::driver) mod setup;
+
+use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, cqueue};
+
+use self::buffer_ring::BufferRing;
+use self::door::Door;
+pub(crate) use self::setup::{Given, RingSettings};
+use super::event::EventFd;
+use super::slots::{Arm, SlotKey, Slots};
+use super::{Wait, settle};
+use crate::buffer::Pool;
+use crate::clock::{self, Instant};
+use crate::error::Errno;
+use crate::limits;
+use crate::metrics::{self, Counter};
+use crate::op::{Event, Op, Value};
+
+pub(super) struct Ring {
+    /// Dropped by hand, before the buffer ring that the kernel reads.
+    ring: ManuallyDrop<IoUring>,
+    buffers: ManuallyDrop<BufferRing>,
+    pool: Rc<Pool>,
+    event: Arc<EventFd>,
+    /// Receives that wait for buffers or for their own credit, in line.
+    paused: VecDeque<SlotKey>,
+    /// What the pool's count of releases was when the line was last looked at; `None` if the line
+    /// has grown since.
+    releases_seen: Option<u64>,
+    /// Accepts in line: what they wait for is not a release, so they are looked at every time.
+    accepts_paused: usize,
+    door: Door,
+    given: Given,
+}
+
+impl Ring {
+    pub(super) fn new(settings: &RingSettings, pool: &Rc<Pool>) -> Result<Self, Errno> {
+        let (ring, mut given) = setup::open(settings)?;
+        let door = Door::open(&ring, &mut given);
+        let (mut buffers, incremental) = BufferRing::new(&ring, pool)?;
+        given.incremental = incremental;
+        if !incremental {
+            given.given_up.push("incremental buffers (before Linux 6.12)".into());
+        }
+        buffers.replenish();
+        let mut this = Self {
+            ring: ManuallyDrop::new(ring),
+            buffers: ManuallyDrop::new(buffers),
+            pool: Rc::clone(pool),
+            event: Arc::new(EventFd::new()?),
+            paused: VecDeque::new(),
+            releases_seen: None,
+            accepts_paused: 0,
+            door,
+            given,
+        };
+        let watch = entry::watch(this.event.descriptor());
+        this.push(watch);
+        Ok(this)
+    }
+
+    pub(super) fn given(&self) -> &Given {
+        &self.given
+    }
+
+    pub(super) fn event(&self) -> Arc<EventFd> {
+        Arc::clone(&self.event)
+    }
+
+    /// Queues the entry of a one-shot operation.
+    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
+        let op = slots.op(key).expect("an operation is started in a live slot");
+        let entry = entry::entry(op).user_data(key.to_user_data());
+        self.push(entry);
+    }
+
+    /// Queues the entry of a multishot operation.
+    pub(super) fn arm(&mut self, key: SlotKey, slots: &mut Slots) {
+        slots.set_arm(key, Arm::Armed);
+        self.start(key, slots);
+    }
+
+    pub(super) fn cancel(&mut self, key: SlotKey, _slots: &mut Slots) {
+        self.push(entry::cancel(key.to_user_data()));
+    }
+
+    pub(super) fn cancel_all(&mut self) {
+        self.push(entry::cancel_any());
+    }
+
+    #[inline]
+    pub(super) fn has_news(&mut self) -> bool {
+        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        loop {
+            // SAFETY: the entry's pointers lead into its slot's operation (heap memory or the
+            // pool), which `Slots` keeps until the last completion; `entry.rs` makes no others.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand it over now. Submission without waiting fails only when
+            // completions must be reaped first, and then the kernel has still taken entries.
+            if let Err(errno) = self.enter(0, None) {
+                tracing::warn!(%errno, "flushing a full submission queue failed; trying again");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Drains the completion queue into the slots.
+    pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
+        // Copied out, as handling a completion may push entries.
+        while let Some(cqe) = { self.ring.completion().next() } {
+            match cqe.user_data() {
+                entry::IGNORED => {}
+                entry::WAKE => {
+                    if !cqueue::more(cqe.flags()) && cqe.result() != -libc::ECANCELED {
+                        let watch = entry::watch(self.event.descriptor());
+                        self.push(watch);
+                    }
+                }
+                user_data => {
+                    let key = SlotKey::from_user_data(user_data);
+                    self.complete(key, cqe.result(), cqe.flags(), slots, now);
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, key: SlotKey, result: i32, flags: u32, slots: &mut Slots, now: Instant) {
+        let Some(op) = slots.op(key) else { return };
+        let count = if result >= 0 { Ok(result as u32) } else { Err(Errno(-result)) };
+        match op {
+            Op::Receive { .. } => self.received(key, count, flags, slots),
+            Op::Accept { .. } => self.accepted(key, count, flags, slots),
+            Op::Send { .. } | Op::SendVectored { .. } => {
+                if settle::sent(slots, key, count, now) {
+                    self.start(key, slots);
+                }
+            }
+            Op::Close { .. } => {
+                // The kernel has closed it (close(2): also when it reports an error), so the
+                // operation must not close the number again, unless it was never tried.
+                if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle)
+                    && count != Err(Errno(libc::ECANCELED))
+                {
+                    std::mem::forget(descriptor);
+                }
+                slots.complete(key, count.map(Value::Count), now);
+            }
+            // SAFETY: this is the kernel's answer to this operation.
+            _ => unsafe { settle::settle(slots, key, count, now) },
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        key: SlotKey,
+        result: Result<u32, Errno>,
+        flags: u32,
+        slots: &mut Slots,
+    ) {
+        match result {
+            Ok(fd) => {
+                // SAFETY: the completion of an accept yields a descriptor that nobody else has.
+                let accepted = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+                slots.push_event(key, Event::Accepted(accepted));
+            }
+            Err(Errno(libc::ECANCELED)) => {}
+            Err(errno) => slots.push_event(key, Event::Failed(errno)),
+        }
+        if !cqueue::more(flags) {
+            if slots.disarm(key) {
+                // Re-armed when its holder asks again, so that a failing accept does not spin.
+                self.line_up(key);
+            }
+        } else if slots.queued(key) >= limits::ACCEPT_QUEUE_COUNT_MAX {
+            self.pause(key, slots);
+        }
+    }
+
+    fn received(
+        &mut self,
+        key: SlotKey,
+        result: Result<u32, Errno>,
+        flags: u32,
+        slots: &mut Slots,
+    ) {
+        let mut over = false;
+        match result {
+            Ok(length) => {
+                if let Some(part) = self.buffers.consume(flags, length) {
+                    if let (1.., Some(credit)) = (length, slots.credit(key)) {
+                        let chunk = credit.lease(part.id, part.offset, length);
+                        slots.push_event(key, Event::Chunk(chunk));
+                    }
+                    self.buffers.finish(&part, flags);
+                }
+                if length == 0 {
+                    over = true;
+                    slots.push_event(key, Event::End);
+                }
+            }
+            Err(Errno(libc::ENOBUFS)) => metrics::add(Counter::BufferWaits, 1),
+            Err(Errno(libc::ECANCELED)) => {}
+            Err(errno) => {
+                over = true;
+                slots.push_event(key, Event::Failed(errno));
+            }
+        }
+        if !cqueue::more(flags) {
+            if slots.disarm(key) && !over {
+                self.line_up(key);
+            }
+        } else if slots.credit(key).is_some_and(|credit| credit.is_spent()) {
+            self.pause(key, slots);
+        }
+    }
+
+    /// Tells an armed stream to stop; its last completion puts it in line.
+    fn pause(&mut self, key: SlotKey, slots: &mut Slots) {
+        if slots.arm(key) == Some(Arm::Armed) {
+            slots.set_arm(key, Arm::Cancelling);
+            self.push(entry::cancel(key.to_user_data()));
+        }
+    }
+
+    fn line_up(&mut self, key: SlotKey) {
+        self.paused.push_back(key);
+        self.releases_seen = None;
+    }
+
+    /// Offers free buffers to the kernel and re-arms the streams in line that can go on: receives
+    /// once there are buffers and their credit allows, accepts once somebody waits for them.
+    fn resume(&mut self, slots: &mut Slots) {
+        self.buffers.replenish();
+        let releases = Some(self.pool.releases());
+        if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
+            return;
+        }
+        self.releases_seen = releases;
+        self.accepts_paused = 0;
+        for _ in 0..self.paused.len() {
+            let Some(key) = self.paused.pop_front() else { break };
+            if slots.arm(key) != Some(Arm::Disarmed) {
+                continue;
+            }
+            let ready = match slots.credit(key) {
+                Some(credit) => self.buffers.offered() > 0 && !credit.is_spent(),
+                None => slots.is_wanted(key),
+            };
+            if ready {
+                self.arm(key, slots);
+            } else {
+                self.accepts_paused += usize::from(slots.credit(key).is_none());
+                self.paused.push_back(key);
+            }
+        }
+    }
+
+    /// Submits what is queued and takes completions; sleeps if asked to. One kernel entry.
+    pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
+        self.resume(slots);
+        let mut want = 0;
+        let mut timeout = None;
+        if let Wait::Until(deadline) = wait
+            && self.ring.completion().is_empty()
+        {
+            want = 1;
+            if deadline != Instant::NEVER {
+                timeout = Some(deadline.since(clock::now()));
+            }
+        }
+        if want == 0 {
+            let submission = self.ring.submission();
+            if submission.is_empty() && !submission.taskrun() && !submission.cq_overflow() {
+                return Ok(());
+            }
+        }
+        self.enter(want, timeout)
+    }
+
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), Errno> {
+        let queued = self.ring.submission().len() as u32;
+        match self.door.enter(queued, want, timeout) {
+            // EBUSY and EAGAIN: completions must be reaped first, which the next turn does.
+            Ok(()) | Err(Errno(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.door.close();
+        // SAFETY: each is dropped once, here. The ring goes first: the kernel then no longer reads
+        // the entries of the buffer ring. `Driver::shut_down` has reaped every operation, or has
+        // forgotten this value.
+        unsafe {
+            ManuallyDrop::drop(&mut self.ring);
+            ManuallyDrop::drop(&mut self.buffers);
+        }
+    }
+}

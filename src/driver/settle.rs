@@ -1,0 +1,70 @@
+//! Turns the count or error number that a kernel call gave into the outcome of its operation.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use super::slots::{SlotKey, Slots};
+use crate::clock::Instant;
+use crate::error::Errno;
+use crate::op::{Op, Value};
+
+/// Completes a one-shot operation other than a send, which may have a rest.
+///
+/// # Safety
+/// `count` is what the kernel answered to this very operation.
+pub(super) unsafe fn settle(
+    slots: &mut Slots,
+    key: SlotKey,
+    count: Result<u32, Errno>,
+    now: Instant,
+) {
+    let Some(op) = slots.op(key) else { return };
+    let value = match (op, count) {
+        (_, Err(errno)) => Err(errno),
+        (Op::Open { .. }, Ok(descriptor)) => {
+            // SAFETY: a successful open answers with a descriptor that nobody else has.
+            Ok(Value::Descriptor(unsafe { OwnedFd::from_raw_fd(descriptor as i32) }))
+        }
+        (Op::ReceiveOnce { buffer, .. } | Op::ReadAt { buffer, .. }, Ok(count)) => {
+            // SAFETY: the kernel has written `count` bytes at the buffer's spare part, which has
+            // not moved since the call was prepared.
+            unsafe { buffer.fill(count as usize) };
+            Ok(Value::Count(count))
+        }
+        (_, Ok(count)) => Ok(Value::Count(count)),
+    };
+    slots.complete(key, value, now);
+}
+
+/// Notes that `step` bytes of a send have gone out. True if there is a rest; otherwise the
+/// operation is complete.
+pub(super) fn sent(
+    slots: &mut Slots,
+    key: SlotKey,
+    step: Result<u32, Errno>,
+    now: Instant,
+) -> bool {
+    let total = match (slots.op(key), step) {
+        (None, _) => return false,
+        (Some(Op::Send { payload, sent, .. }), Ok(step)) => {
+            *sent += step as usize;
+            if *sent < payload.len() && step > 0 {
+                return true;
+            }
+            payload.len()
+        }
+        (Some(Op::SendVectored { message, .. }), Ok(step)) => {
+            message.advance(step as usize);
+            if message.remaining() > 0 && step > 0 {
+                return true;
+            }
+            step as usize
+        }
+        (Some(_), Ok(_)) => unreachable!("only sends are continued"),
+        (Some(_), Err(errno)) => {
+            slots.complete(key, Err(errno), now);
+            return false;
+        }
+    };
+    slots.complete(key, Ok(Value::Count(total as u32)), now);
+    false
+}

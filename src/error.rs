@@ -1,0 +1,192 @@
+//! The error of the public edge: what happened, to what, and what to do.
+//!
+//! Operations report an [`Errno`] below the edge; the runtime's face turns it into an [`Error`]
+//! with the verb that failed. Callers ask by `is_*`; the kind is not an enum to match on, so that
+//! kinds can be added.
+
+use std::fmt;
+use std::io;
+
+/// An error number of the kernel (errno(3)), positive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The error number of the last failed system call of this thread.
+    pub fn last() -> Self {
+        Self(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    }
+
+    /// From an [`io::Error`]; one that carries no number counts as EIO.
+    pub fn from_io(error: &io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&io::Error::from_raw_os_error(self.0), f)
+    }
+}
+
+impl From<Errno> for io::Error {
+    fn from(errno: Errno) -> Self {
+        io::Error::from_raw_os_error(errno.0)
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Io(Errno),
+    Cancelled,
+    Closed,
+    LimitReached,
+    Config,
+    Unsupported,
+    AlreadyRunning,
+    Panicked,
+}
+
+/// What went wrong, as one sentence, with queries for the cases a program can act on.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+}
+
+impl Error {
+    /// A system call failed: `verb` says what was attempted, on what.
+    pub fn io(verb: impl fmt::Display, errno: Errno) -> Self {
+        let kind = if errno.0 == libc::ECANCELED { Kind::Cancelled } else { Kind::Io(errno) };
+        Self { kind, message: format!("{verb}: {errno}") }
+    }
+
+    /// A setting or an argument makes no sense; the message says which, and what would.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Config, message: message.into() }
+    }
+
+    /// The other side (shard, pool, runtime) has shut down.
+    pub fn closed(what: impl fmt::Display) -> Self {
+        Self { kind: Kind::Closed, message: format!("{what} has shut down") }
+    }
+
+    /// A named limit is reached.
+    pub fn limit(message: impl Into<String>) -> Self {
+        Self { kind: Kind::LimitReached, message: message.into() }
+    }
+
+    /// This host or engine cannot do it; the message says what would.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Unsupported, message: message.into() }
+    }
+
+    /// A runtime already runs on this thread.
+    pub fn already_running() -> Self {
+        Self {
+            kind: Kind::AlreadyRunning,
+            message: "a runtime already runs on this thread; use task::spawn inside it, \
+                      or another thread"
+                .into(),
+        }
+    }
+
+    /// Code handed to another thread or task panicked with `message`.
+    pub fn panicked(message: impl fmt::Display) -> Self {
+        Self { kind: Kind::Panicked, message: format!("panicked: {message}") }
+    }
+
+    /// The kernel's error number, if a system call failed.
+    pub fn errno(&self) -> Option<Errno> {
+        match self.kind {
+            Kind::Io(errno) => Some(errno),
+            Kind::Cancelled => Some(Errno(libc::ECANCELED)),
+            _ => None,
+        }
+    }
+
+    /// Whether the operation or task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == Kind::Cancelled
+    }
+
+    /// Whether the shard, pool or runtime asked has shut down.
+    pub fn is_closed(&self) -> bool {
+        self.kind == Kind::Closed
+    }
+
+    /// Whether a named limit of [`crate::limits`] or of a setting is reached.
+    pub fn is_limit(&self) -> bool {
+        self.kind == Kind::LimitReached
+    }
+
+    /// Whether a setting or an argument is wrong.
+    pub fn is_config(&self) -> bool {
+        self.kind == Kind::Config
+    }
+
+    /// Whether this host or engine cannot do it.
+    pub fn is_unsupported(&self) -> bool {
+        self.kind == Kind::Unsupported
+    }
+
+    /// Whether a runtime already ran on this thread.
+    pub fn is_already_running(&self) -> bool {
+        self.kind == Kind::AlreadyRunning
+    }
+
+    /// Whether foreign code panicked.
+    pub fn is_panicked(&self) -> bool {
+        self.kind == Kind::Panicked
+    }
+
+    /// Whether the peer is gone: reset, broken pipe, aborted, timed out by the kernel.
+    pub fn is_disconnected(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(Errno(
+                libc::ECONNRESET
+                    | libc::EPIPE
+                    | libc::ECONNABORTED
+                    | libc::ETIMEDOUT
+                    | libc::ENOTCONN
+            ))
+        )
+    }
+
+    /// Whether the address is taken.
+    pub fn is_address_in_use(&self) -> bool {
+        self.errno() == Some(Errno(libc::EADDRINUSE))
+    }
+
+    /// Whether the file is missing.
+    pub fn is_not_found(&self) -> bool {
+        self.errno() == Some(Errno(libc::ENOENT))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error.errno() {
+            Some(errno) => errno.into(),
+            None => io::Error::other(error),
+        }
+    }
+}

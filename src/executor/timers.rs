@@ -1,0 +1,326 @@
+//! A hierarchical timer wheel: insert, cancel and fire in constant time.
+//!
+//! Eight levels of 64 slots; a tick is 2^16 ns (66 µs) and level n counts in units of 64^n ticks,
+//! so the wheel spans all of time. A timer lies at the level of the highest 6-bit group in which
+//! its tick differs from the wheel's, and moves down as that group is reached (Varghese and Lauck,
+//! *Hashed and hierarchical timing wheels*, 1987). Deadlines are rounded up: a timer is never
+//! early. Timers of equal ticks fire in the order of their insertion within a level.
+
+use std::task::Waker;
+
+use slab::Slab;
+
+use crate::clock::Instant;
+use crate::metrics::{self, Counter, Measure};
+
+const TICK_BITS: u32 = 16;
+const GROUP_BITS: u32 = 6;
+const SLOTS: usize = 1 << GROUP_BITS;
+const LEVELS: usize = ((u64::BITS - TICK_BITS) / GROUP_BITS) as usize;
+const NONE: u32 = u32::MAX;
+
+const _: () = assert!(LEVELS as u32 * GROUP_BITS + TICK_BITS == u64::BITS);
+
+/// Names a timer that has neither fired nor been cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimerKey(u32);
+
+struct Timer {
+    deadline: Instant,
+    tick: u64,
+    waker: Option<Waker>,
+    fired: bool,
+    list: u32,
+    previous: u32,
+    next: u32,
+}
+
+#[derive(Clone, Copy)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: List = List { first: NONE, last: NONE };
+
+/// The list of timers that are due but not yet fired.
+const DUE: u32 = (LEVELS * SLOTS) as u32;
+
+/// The timers of one shard.
+pub(crate) struct Timers {
+    timers: Slab<Timer>,
+    /// One list for each slot of each level, and [`DUE`].
+    lists: Box<[List]>,
+    occupied: [u64; LEVELS],
+    /// The tick up to which timers have fired.
+    elapsed: u64,
+    armed: usize,
+}
+
+impl Timers {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            timers: Slab::new(),
+            lists: vec![EMPTY; LEVELS * SLOTS + 1].into(),
+            occupied: [0; LEVELS],
+            elapsed: now.as_nanos() >> TICK_BITS,
+            armed: 0,
+        }
+    }
+
+    /// Timers that have not fired.
+    #[cfg(test)]
+    pub(crate) fn armed(&self) -> usize {
+        self.armed
+    }
+
+    /// Adds a timer; `waker` is woken at the first expiry pass at or after `deadline`.
+    pub(crate) fn insert(&mut self, deadline: Instant, waker: Waker) -> TimerKey {
+        let tick = deadline.as_nanos().div_ceil(1 << TICK_BITS);
+        let timer = Timer {
+            deadline,
+            tick,
+            waker: Some(waker),
+            fired: false,
+            list: NONE,
+            previous: NONE,
+            next: NONE,
+        };
+        let index = self.timers.insert(timer) as u32;
+        self.armed += 1;
+        self.place(index);
+        TimerKey(index)
+    }
+
+    /// Whether the timer has fired; if not, `waker` replaces the one it had.
+    pub(crate) fn poll(&mut self, key: TimerKey, waker: &Waker) -> bool {
+        let timer = &mut self.timers[key.0 as usize];
+        if !timer.fired {
+            match &mut timer.waker {
+                Some(old) => old.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        }
+        timer.fired
+    }
+
+    /// Forgets a timer, fired or not. Its waker is handed back, to be dropped by the caller when
+    /// nothing is borrowed.
+    pub(crate) fn remove(&mut self, key: TimerKey) -> Option<Waker> {
+        if !self.timers[key.0 as usize].fired {
+            self.unlink(key.0);
+            self.armed -= 1;
+        }
+        self.timers.remove(key.0 as usize).waker
+    }
+
+    /// Wakes every timer whose deadline is not after `now`.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let target = now.as_nanos() >> TICK_BITS;
+        self.fire(DUE, now);
+        while self.armed > 0 {
+            let Some((level, slot, start)) = self.next_slot() else { break };
+            if start > target {
+                break;
+            }
+            self.elapsed = self.elapsed.max(start);
+            let list = (level * SLOTS + slot) as u32;
+            if level == 0 {
+                self.fire(list, now);
+            } else {
+                self.cascade(list);
+                self.fire(DUE, now);
+            }
+        }
+        self.elapsed = self.elapsed.max(target);
+    }
+
+    /// When [`Timers::expire`] must be called next: the deadline of the next timer, rounded up to
+    /// a tick, or an earlier instant at which far timers move down.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        if self.lists[DUE as usize].first != NONE {
+            return Instant::from_nanos(0);
+        }
+        match self.next_slot() {
+            Some((_, _, start)) => Instant::from_nanos(start.saturating_mul(1 << TICK_BITS)),
+            None => Instant::NEVER,
+        }
+    }
+
+    /// The occupied slot that begins first: level, slot, and its first tick.
+    fn next_slot(&self) -> Option<(usize, usize, u64)> {
+        // A lower level lies within one slot of the level above, so its timers come first.
+        (0..LEVELS).find_map(|level| {
+            let occupied = self.occupied[level];
+            if occupied == 0 {
+                return None;
+            }
+            let shift = level as u32 * GROUP_BITS;
+            let position = (self.elapsed >> shift) as usize % SLOTS;
+            let ahead = occupied.rotate_right(position as u32).trailing_zeros() as usize;
+            let slot = (position + ahead) % SLOTS;
+            let block = self.elapsed >> shift >> GROUP_BITS << GROUP_BITS << shift;
+            let mut start = block + ((slot as u64) << shift);
+            if slot < position {
+                start += 1 << shift << GROUP_BITS;
+            }
+            Some((level, slot, start))
+        })
+    }
+
+    /// Puts a timer on the list that its tick belongs to.
+    fn place(&mut self, index: u32) {
+        let tick = self.timers[index as usize].tick;
+        if tick <= self.elapsed {
+            return self.link(index, DUE);
+        }
+        let differing = tick ^ self.elapsed;
+        let level = ((u64::BITS - 1 - differing.leading_zeros()) / GROUP_BITS) as usize;
+        let slot = (tick >> (level as u32 * GROUP_BITS)) as usize % SLOTS;
+        self.occupied[level] |= 1 << slot;
+        self.link(index, (level * SLOTS + slot) as u32);
+    }
+
+    fn cascade(&mut self, list: u32) {
+        let mut index = self.take_list(list);
+        while index != NONE {
+            let next = self.timers[index as usize].next;
+            self.place(index);
+            index = next;
+        }
+    }
+
+    fn fire(&mut self, list: u32, now: Instant) {
+        let mut index = self.take_list(list);
+        while index != NONE {
+            let timer = &mut self.timers[index as usize];
+            index = timer.next;
+            timer.fired = true;
+            self.armed -= 1;
+            metrics::record(Measure::TimerLateness, now.nanos_since(timer.deadline));
+            metrics::add(Counter::TimersFired, 1);
+            if let Some(waker) = timer.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn take_list(&mut self, list: u32) -> u32 {
+        self.vacate(list);
+        std::mem::replace(&mut self.lists[list as usize], EMPTY).first
+    }
+
+    fn vacate(&mut self, list: u32) {
+        if list != DUE {
+            self.occupied[list as usize / SLOTS] &= !(1 << (list as usize % SLOTS));
+        }
+    }
+
+    fn link(&mut self, index: u32, list: u32) {
+        let last = std::mem::replace(&mut self.lists[list as usize].last, index);
+        let timer = &mut self.timers[index as usize];
+        timer.list = list;
+        timer.previous = last;
+        timer.next = NONE;
+        match last {
+            NONE => self.lists[list as usize].first = index,
+            last => self.timers[last as usize].next = index,
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Timer { list, previous, next, .. } = self.timers[index as usize];
+        match previous {
+            NONE => self.lists[list as usize].first = next,
+            previous => self.timers[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.lists[list as usize].last = previous,
+            next => self.timers[next as usize].previous = previous,
+        }
+        if self.lists[list as usize].first == NONE {
+            self.vacate(list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const TICK: u64 = 1 << TICK_BITS;
+
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    fn fired(timers: &mut Timers, key: TimerKey) -> bool {
+        timers.poll(key, Waker::noop())
+    }
+
+    #[test]
+    fn a_timer_fires_at_its_tick_and_not_before() {
+        let mut timers = Timers::new(at(0));
+        let key = timers.insert(at(10 * TICK + 1), Waker::noop().clone());
+        assert_eq!(timers.next_deadline(), at(11 * TICK));
+        timers.expire(at(11 * TICK - 1));
+        assert!(!fired(&mut timers, key));
+        timers.expire(at(11 * TICK));
+        assert!(fired(&mut timers, key));
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_fires_at_the_next_pass() {
+        let mut timers = Timers::new(at(50 * TICK));
+        let key = timers.insert(at(3), Waker::noop().clone());
+        assert_eq!(timers.next_deadline(), at(0));
+        timers.expire(at(50 * TICK));
+        assert!(fired(&mut timers, key));
+        assert_eq!(timers.next_deadline(), Instant::NEVER);
+    }
+
+    #[test]
+    fn a_timer_that_never_comes_wakes_nobody() {
+        let mut timers = Timers::new(at(5));
+        let key = timers.insert(Instant::NEVER, Waker::noop().clone());
+        timers.expire(at(5) + Duration::from_secs(100 * 365 * 86_400));
+        assert!(!fired(&mut timers, key));
+        timers.remove(key);
+        assert_eq!(timers.armed(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn timers_agree_with_a_sorted_list(
+            steps in prop::collection::vec((0u64..1 << 44, 0u64..1 << 40, any::<bool>()), 1..60)
+        ) {
+            let mut timers = Timers::new(at(7 * TICK));
+            let mut now = 7 * TICK;
+            let mut model: Vec<(u64, TimerKey)> = Vec::new();
+            for (delay, advance, cancel) in steps {
+                let deadline = now + delay;
+                let key = timers.insert(at(deadline), Waker::noop().clone());
+                model.push((deadline.div_ceil(TICK) * TICK, key));
+                if cancel && model.len() > 2 {
+                    let (_, key) = model.swap_remove(model.len() / 2);
+                    timers.remove(key);
+                }
+                now += advance;
+                timers.expire(at(now));
+                model.retain(|(due, key)| {
+                    let has_fired = timers.poll(*key, Waker::noop());
+                    assert_eq!(has_fired, *due <= now / TICK * TICK, "due {due}, now {now}");
+                    if has_fired {
+                        timers.remove(*key);
+                    }
+                    !has_fired
+                });
+                let next = model.iter().map(|(due, _)| *due).min();
+                prop_assert!(next.is_none_or(|due| timers.next_deadline() <= at(due)));
+                prop_assert_eq!(next.is_none(), timers.next_deadline() == Instant::NEVER);
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Every limit of the runtime, with its unit in its name, and how the limits relate.
+//!
+//! A protocol keeps its own limits beside its decoder. Each limit here has an answer when it is
+//! hit, given in its comment: nothing grows without bound and nothing is dropped in silence.
+
+/// Operations in flight in one shard. Past it, a new operation fails with `LimitReached`.
+pub const OPERATIONS_COUNT_MAX: u32 = 1 << 20;
+
+/// Bytes of one operation. It is moved on every submission; keep it within two cache lines.
+pub const OPERATION_BYTES_MAX: usize = 96;
+
+/// Default entries of a shard's submission queue. A full queue is flushed to the kernel.
+pub const RING_ENTRIES_DEFAULT: u32 = 256;
+
+/// Largest submission queue that may be asked for (the kernel's own limit, io_uring_setup(2)).
+pub const RING_ENTRIES_MAX: u32 = 32_768;
+
+/// The completion queue holds this many times the entries of the submission queue.
+pub const COMPLETION_QUEUE_FACTOR: u32 = 4;
+
+/// Default count of a shard's receive buffers. Exhausted, receivers wait in line for one.
+pub const BUFFERS_COUNT_DEFAULT: u16 = 64;
+
+/// Default bytes of one receive buffer.
+pub const BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
+
+/// Largest count of receive buffers (the kernel's limit on a provided buffer ring).
+pub const BUFFERS_COUNT_MAX: u16 = 32_768;
+
+/// Largest receive buffer.
+pub const BUFFER_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// Bytes that one connection may hold of its shard's buffers, queued or leased. At the limit its
+/// receive is paused; it goes on as soon as leases come back.
+pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
+
+/// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
+pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
+
+/// Connections that one shard accepts ahead of the task that takes them. At the limit accepting
+/// is paused and the kernel's backlog fills.
+pub const ACCEPT_QUEUE_COUNT_MAX: usize = 256;
+
+/// Buffers in one vectored send (IOV_MAX, writev(2)). More is an error.
+pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
+
+/// Bytes of one read or write; more are moved in parts by the caller (read(2) moves at most this).
+pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
+
+/// How long one turn may run tasks before it returns to the driver.
+pub const SLICE_NS: u64 = 500_000;
+
+/// How long one turn may take messages from the mesh.
+pub const MESH_SLICE_NS: u64 = 250_000;
+
+/// Messages in one mesh lane (one ordered pair of shards). Full, the sender waits.
+pub const MESH_LANE_COUNT_MAX: usize = 1024;
+
+/// Jobs waiting in the cpu pool's queue. Full, the caller waits.
+pub const CPU_QUEUE_COUNT_MAX: usize = 1024;
+
+/// Helper threads that do file operations for one epoll shard.
+pub const OFFLOAD_THREADS_COUNT: usize = 2;
+
+/// A poll longer than this is logged with the task's name.
+pub const SLOW_POLL_NS: u64 = 100_000_000;
+
+/// Shards that one runtime may have.
+pub const SHARDS_COUNT_MAX: usize = 1024;
+
+/// How long a shutdown waits for the kernel to give back the last operation.
+pub const TEARDOWN_MS_DEFAULT: u64 = 5_000;
+
+const _: () = assert!(RING_ENTRIES_DEFAULT <= RING_ENTRIES_MAX);
+const _: () = assert!(BUFFERS_COUNT_DEFAULT <= BUFFERS_COUNT_MAX);
+const _: () = assert!(BUFFER_BYTES_DEFAULT <= BUFFER_BYTES_MAX);
+const _: () = assert!(CONNECTION_CREDIT_BYTES >= 2 * BUFFER_BYTES_DEFAULT);
+const _: () = assert!(
+    CONNECTION_CREDIT_BYTES as u64
+        <= BUFFERS_COUNT_DEFAULT as u64 * BUFFER_BYTES_DEFAULT as u64 / 4
+);
+const _: () = assert!(MESH_SLICE_NS <= SLICE_NS);
+const _: () = assert!(SLICE_NS < SLOW_POLL_NS);

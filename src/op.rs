@@ -1,0 +1,266 @@
+//! The vocabulary: everything a task can ask of the world outside its shard, as one enum.
+//!
+//! An operation owns what the kernel may touch (buffer, path, address) and names the descriptor;
+//! nothing else. `driver/` performs it and gives back an [`Outcome`], or a stream of [`Event`]s
+//! for the two multishot operations, `Accept` and `Receive`. Descriptors are borrowed: whoever
+//! submits an operation keeps its descriptor open until the outcome, or submits `Close` after it.
+
+use std::ffi::CString;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+
+use crate::buffer::{Lease, Payload, ReadBuffer};
+use crate::error::Errno;
+use crate::limits;
+use crate::metrics::Measure;
+
+/// One request to the driver.
+pub(crate) enum Op {
+    /// Nothing. The content of a slot that holds no operation.
+    Idle,
+    /// Accept connections until abandoned (multishot).
+    Accept { listener: RawFd },
+    /// Connect a socket. After a cancel it may or may not be connected: close it.
+    Connect { socket: RawFd, address: Box<socket2::SockAddr> },
+    /// Receive into the shard's pool until abandoned (multishot). Loses nothing when the task
+    /// that waits goes away, since bytes wait in the slot.
+    Receive { socket: RawFd },
+    /// Receive once into a buffer of the caller's.
+    ReceiveOnce { socket: RawFd, buffer: ReadBuffer },
+    /// Send all of the payload. After a cancel any prefix may have been sent.
+    Send { socket: RawFd, payload: Payload, sent: usize },
+    /// Send all of several payloads in order. After a cancel any prefix may have been sent.
+    SendVectored { socket: RawFd, message: Box<Message> },
+    /// Shut down one or both directions (shutdown(2)).
+    Shutdown { socket: RawFd, how: Direction },
+    /// Close a descriptor.
+    Close { descriptor: OwnedFd },
+    /// Open a path below a directory (openat2(2)).
+    Open { directory: RawFd, path: CString, how: Box<OpenHow> },
+    /// Read at an offset, once: may be short.
+    ReadAt { file: RawFd, buffer: ReadBuffer, offset: u64 },
+    /// Write at an offset, once: may be short. After a cancel it may have happened.
+    WriteAt { file: RawFd, payload: Payload, skip: u32, offset: u64 },
+    /// Make a file's data durable, and its metadata unless `data_only` (fdatasync(2), fsync(2)).
+    Sync { file: RawFd, data_only: bool },
+    /// Read a file's status (statx(2) with an empty path).
+    Stat { file: RawFd, status: Box<Status> },
+}
+
+const _: () = assert!(size_of::<Op>() <= limits::OPERATION_BYTES_MAX);
+
+impl Op {
+    /// Which histogram measures it, and its name in reports.
+    pub(crate) fn measure(&self) -> Measure {
+        match self {
+            Op::Idle | Op::Close { .. } => Measure::Close,
+            Op::Accept { .. } => Measure::Accept,
+            Op::Connect { .. } => Measure::Connect,
+            Op::Receive { .. } | Op::ReceiveOnce { .. } => Measure::Receive,
+            Op::Send { .. } | Op::SendVectored { .. } => Measure::Send,
+            Op::Shutdown { .. } => Measure::Shutdown,
+            Op::Open { .. } => Measure::Open,
+            Op::ReadAt { .. } => Measure::ReadAt,
+            Op::WriteAt { .. } => Measure::WriteAt,
+            Op::Sync { .. } => Measure::Sync,
+            Op::Stat { .. } => Measure::Stat,
+        }
+    }
+
+    /// The operation's noun for logs and dumps.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Op::Idle => "idle",
+            Op::Accept { .. } => "accept",
+            Op::Connect { .. } => "connect",
+            Op::Receive { .. } => "receive",
+            Op::ReceiveOnce { .. } => "receive-once",
+            Op::Send { .. } => "send",
+            Op::SendVectored { .. } => "send-vectored",
+            Op::Shutdown { .. } => "shutdown",
+            Op::Close { .. } => "close",
+            Op::Open { .. } => "open",
+            Op::ReadAt { .. } => "read-at",
+            Op::WriteAt { .. } => "write-at",
+            Op::Sync { .. } => "sync",
+            Op::Stat { .. } => "stat",
+        }
+    }
+
+    /// The descriptor that it works on.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        use std::os::fd::AsRawFd;
+        match self {
+            Op::Idle => -1,
+            Op::Accept { listener } => *listener,
+            Op::Connect { socket, .. }
+            | Op::Receive { socket }
+            | Op::ReceiveOnce { socket, .. }
+            | Op::Send { socket, .. }
+            | Op::SendVectored { socket, .. }
+            | Op::Shutdown { socket, .. } => *socket,
+            Op::Close { descriptor } => descriptor.as_raw_fd(),
+            Op::Open { directory, .. } => *directory,
+            Op::ReadAt { file, .. }
+            | Op::WriteAt { file, .. }
+            | Op::Sync { file, .. }
+            | Op::Stat { file, .. } => *file,
+        }
+    }
+}
+
+/// What came back of a one-shot operation: its result, and the operation with all it owned.
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Value, Errno>,
+    pub(crate) op: Op,
+}
+
+/// What a successful operation yields.
+#[derive(Debug)]
+pub(crate) enum Value {
+    /// Bytes moved, or nothing to say.
+    Count(u32),
+    /// A descriptor, closed when dropped.
+    Descriptor(OwnedFd),
+}
+
+/// What a multishot operation yields, one at a time.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A connection.
+    Accepted(OwnedFd),
+    /// Received bytes, never none.
+    Chunk(Lease),
+    /// The peer has finished sending.
+    End,
+    /// It failed; a later event may still follow if the cause is passing.
+    Failed(Errno),
+}
+
+/// A direction of a connection (shutdown(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// No more receives.
+    Read,
+    /// No more sends; the peer sees the end of the stream.
+    Write,
+    /// Neither.
+    Both,
+}
+
+impl Direction {
+    pub(crate) fn as_raw(self) -> i32 {
+        match self {
+            Direction::Read => libc::SHUT_RD,
+            Direction::Write => libc::SHUT_WR,
+            Direction::Both => libc::SHUT_RDWR,
+        }
+    }
+}
+
+/// Several payloads sent as one, and what the kernel reads to find them.
+pub(crate) struct Message {
+    payloads: Vec<Payload>,
+    vectors: Vec<libc::iovec>,
+    header: libc::msghdr,
+}
+
+impl Message {
+    pub(crate) fn new(payloads: Vec<Payload>) -> Box<Self> {
+        assert!(payloads.len() <= limits::SEND_VECTORS_COUNT_MAX);
+        let vectors = payloads
+            .iter()
+            .map(|payload| libc::iovec {
+                iov_base: payload.as_ptr().cast_mut().cast(),
+                iov_len: payload.len(),
+            })
+            .collect();
+        // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
+        let header = unsafe { std::mem::zeroed() };
+        Box::new(Self { payloads, vectors, header })
+    }
+
+    /// Bytes not yet sent.
+    pub(crate) fn remaining(&self) -> usize {
+        self.vectors.iter().map(|vector| vector.iov_len).sum()
+    }
+
+    /// Skips `count` sent bytes.
+    pub(crate) fn advance(&mut self, mut count: usize) {
+        for vector in &mut self.vectors {
+            let step = count.min(vector.iov_len);
+            vector.iov_base = vector.iov_base.wrapping_byte_add(step);
+            vector.iov_len -= step;
+            count -= step;
+        }
+        assert_eq!(count, 0, "the kernel sends no more than it was given");
+    }
+
+    /// The header for sendmsg(2), valid as long as the box stays where it is.
+    pub(crate) fn header(&mut self) -> *const libc::msghdr {
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len();
+        &raw const self.header
+    }
+
+    pub(crate) fn into_payloads(self) -> Vec<Payload> {
+        self.payloads
+    }
+}
+
+/// How to open a file: `struct open_how` of openat2(2), field by field.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct OpenHow {
+    pub(crate) flags: u64,
+    pub(crate) mode: u64,
+    pub(crate) resolve: u64,
+}
+
+/// A file's status, as statx(2) fills it.
+pub(crate) struct Status(pub(crate) libc::statx);
+
+impl Status {
+    pub(crate) fn zeroed() -> Box<Self> {
+        // SAFETY: statx is plain integers; all-zero is a valid value.
+        Box::new(Self(unsafe { std::mem::zeroed() }))
+    }
+}
+
+/// Options of a TCP connection, set once when it is made (tcp(7), socket(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Send small segments at once (TCP_NODELAY). On unless turned off.
+    pub nodelay: bool,
+    /// Probe an idle peer after this long (SO_KEEPALIVE, TCP_KEEPIDLE); none by default.
+    pub keepalive: Option<std::time::Duration>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { nodelay: true, keepalive: None }
+    }
+}
+
+impl SocketOptions {
+    /// Whether applying them takes no system call beyond the defaults of a listener, which
+    /// accepted sockets inherit.
+    pub(crate) fn apply(&self, socket: socket2::SockRef<'_>) -> std::io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        if let Some(idle) = self.keepalive {
+            socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
+        }
+        Ok(())
+    }
+}
+
+/// An address for messages.
+pub(crate) fn describe(address: &socket2::SockAddr) -> String {
+    match address.as_socket() {
+        Some(SocketAddr::V4(address)) => address.to_string(),
+        Some(SocketAddr::V6(address)) => address.to_string(),
+        None => address
+            .as_pathname()
+            .map_or_else(|| "unix socket".into(), |path| path.display().to_string()),
+    }
+}

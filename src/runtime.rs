@@ -1,0 +1,629 @@
+//! The runtime's face: a builder, the threads it starts, and the way they end.
+//!
+//! Shard 0 is the thread that builds the runtime and calls [`Runtime::block_on`]; the other shards
+//! have threads of their own. Above `driver/` this is the only file (with the store's access) that
+//! knows which engine runs: it starts the threads.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crate::clock;
+use crate::cpu;
+use crate::driver::{self, BufferSettings, Choice, InFlight, Leaked, RingSettings};
+use crate::engine::{Engine, EngineReport};
+use crate::error::{Errno, Error, Result};
+use crate::limits;
+use crate::metrics::Registry;
+use crate::net::TcpStream;
+use crate::shard::connections::Connections;
+use crate::shard::placement::{self, Count, Placement, Plan};
+use crate::shard::remote::{Remote, ShardHandle};
+use crate::shard::topology::{CpuId, Topology};
+use crate::shard::{Shard, ShardId, context};
+
+/// What all threads of a runtime share.
+pub(crate) struct Shared {
+    choice: Choice,
+    buffers: BufferSettings,
+    shards: usize,
+    /// Set once every shard has been built.
+    remotes: OnceLock<Box<[Arc<Remote>]>>,
+    connections: Box<[Arc<Connections>]>,
+    pub(crate) registry: Registry,
+    pub(crate) cpu: Arc<cpu::Pool>,
+    pub(crate) draining: AtomicBool,
+    stopping: AtomicBool,
+    /// Threads of single connections (the `threads` engine).
+    connection_threads: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn shards(&self) -> usize {
+        self.shards
+    }
+
+    pub(crate) fn remote(&self, id: ShardId) -> &Arc<Remote> {
+        let remotes = self.remotes.get().expect("shards run only after all have been built");
+        &remotes[id.index()]
+    }
+
+    pub(crate) fn connections(&self, id: ShardId) -> &Arc<Connections> {
+        &self.connections[id.index()]
+    }
+
+    fn open_streams(&self) -> usize {
+        self.connections.iter().map(|connections| connections.streams()).sum()
+    }
+}
+
+/// How a runtime is to be built.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    engine: Engine,
+    shards: Count,
+    cpu_cores: Count,
+    placement: Placement,
+    ring_entries: u32,
+    buffers: BufferSettings,
+    cpu_queue: usize,
+    histograms: bool,
+    teardown: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Auto,
+            shards: Count::Auto,
+            cpu_cores: Count::Auto,
+            placement: Placement::Pinned,
+            ring_entries: limits::RING_ENTRIES_DEFAULT,
+            buffers: BufferSettings {
+                count: limits::BUFFERS_COUNT_DEFAULT,
+                size: limits::BUFFER_BYTES_DEFAULT,
+            },
+            cpu_queue: limits::CPU_QUEUE_COUNT_MAX,
+            histograms: true,
+            teardown: Duration::from_millis(limits::TEARDOWN_MS_DEFAULT),
+        }
+    }
+}
+
+impl Builder {
+    /// Which engine; [`Engine::Auto`] by default.
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// How many shards; by default one for each CPU that the cpu pool does not get.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Count::Exactly(shards);
+        self
+    }
+
+    /// How many cores for the cpu pool; by default an eighth, at least one. With 0 its one thread
+    /// shares the last shard's core.
+    #[must_use]
+    pub fn cpu_cores(mut self, cores: usize) -> Self {
+        self.cpu_cores = Count::Exactly(cores);
+        self
+    }
+
+    /// Shards and cores of the cpu pool as counts that may be [`Count::Auto`].
+    #[must_use]
+    pub fn counts(mut self, shards: Count, cpu_cores: Count) -> Self {
+        self.shards = shards;
+        self.cpu_cores = cpu_cores;
+        self
+    }
+
+    /// Where the threads sit; pinned to one CPU each by default.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Submission queue entries of each ring, rounded up to a power of two.
+    #[must_use]
+    pub fn ring_entries(mut self, entries: u32) -> Self {
+        self.ring_entries = entries;
+        self
+    }
+
+    /// Receive buffers of each shard: how many, and how many bytes each.
+    #[must_use]
+    pub fn buffers(mut self, count: u16, size: u32) -> Self {
+        self.buffers = BufferSettings { count, size };
+        self
+    }
+
+    /// Jobs that may wait for the cpu pool.
+    #[must_use]
+    pub fn cpu_queue(mut self, jobs: usize) -> Self {
+        self.cpu_queue = jobs;
+        self
+    }
+
+    /// Turns histograms off, so that a benchmark can say what they cost.
+    #[must_use]
+    pub fn histograms(mut self, on: bool) -> Self {
+        self.histograms = on;
+        self
+    }
+
+    /// How long the end of the runtime waits for the kernel to give back the last operation.
+    #[must_use]
+    pub fn teardown(mut self, deadline: Duration) -> Self {
+        self.teardown = deadline;
+        self
+    }
+
+    /// What [`Builder::build`] would do on this host: the engine and why, and where threads sit.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn plan(&self) -> Result<(EngineReport, Plan)> {
+        self.check()?;
+        let topology =
+            Topology::of_host().map_err(|error| Error::unsupported(error.to_string()))?;
+        let plan = placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
+            .map_err(|error| Error::config(error.to_string()))?;
+        let (report, _) = driver::choose(self.engine, self.ring_settings())?;
+        Ok((report, plan))
+    }
+
+    fn ring_settings(&self) -> RingSettings {
+        RingSettings { entries: self.ring_entries.next_power_of_two() }
+    }
+
+    fn check(&self) -> Result<()> {
+        let BufferSettings { count, size } = self.buffers;
+        if !(1..=limits::BUFFERS_COUNT_MAX).contains(&count) {
+            let max = limits::BUFFERS_COUNT_MAX;
+            return Err(Error::config(format!("{count} buffers: use a number from 1 to {max}")));
+        }
+        if !(1024..=limits::BUFFER_BYTES_MAX).contains(&size) {
+            let max = limits::BUFFER_BYTES_MAX;
+            return Err(Error::config(format!("a buffer of {size} bytes: use 1024 to {max}")));
+        }
+        if !(1..=limits::RING_ENTRIES_MAX).contains(&self.ring_entries) {
+            let (entries, max) = (self.ring_entries, limits::RING_ENTRIES_MAX);
+            return Err(Error::config(format!("{entries} ring entries: use 1 to {max}")));
+        }
+        if self.cpu_queue == 0 {
+            return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
+        }
+        Ok(())
+    }
+
+    /// Builds the runtime: starts the other shards and the cpu pool, and makes the calling thread
+    /// shard 0.
+    ///
+    /// # Errors
+    /// `is_config` if a setting makes no sense on this host, `is_unsupported` if the engine asked
+    /// for cannot run here, `is_already_running` inside another runtime.
+    pub fn build(self) -> Result<Runtime> {
+        if context::is_entered() {
+            return Err(Error::already_running());
+        }
+        let (report, plan) = self.plan()?;
+        let (_, choice) = driver::choose(self.engine, self.ring_settings())?;
+        match self.start(&choice, &report, &plan) {
+            // Each ring was possible alone but not all together: their memory is limited per user.
+            Err(error)
+                if self.engine == Engine::Auto && error.errno() == Some(Errno(libc::ENOMEM)) =>
+            {
+                let (report, choice) = driver::fall_back(&error);
+                self.start(&choice, &report, &plan)
+            }
+            started => started,
+        }
+    }
+
+    fn start(&self, choice: &Choice, report: &EngineReport, plan: &Plan) -> Result<Runtime> {
+        let shards = plan.shards.len();
+        let registry = match self.histograms {
+            true => Registry::new(shards),
+            false => Registry::without_histograms(shards),
+        };
+        let shared = Arc::new(Shared {
+            choice: choice.clone(),
+            buffers: self.buffers,
+            shards,
+            remotes: OnceLock::new(),
+            connections: (0..shards).map(|_| Arc::default()).collect(),
+            registry,
+            cpu: cpu::Pool::new(self.cpu_queue),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            connection_threads: AtomicUsize::new(0),
+        });
+        let cpu = shared
+            .cpu
+            .start(&plan.cpu_pool, &shared.registry)
+            .map_err(|error| Error::io("starting the cpu pool", Errno::from_io(&error)))?;
+        let mut runtime = Runtime {
+            shared: Arc::clone(&shared),
+            report: report.clone(),
+            plan: plan.clone(),
+            home: None,
+            affinity: None,
+            threads: Vec::new(),
+            cpu: Some(cpu),
+            teardown: self.teardown,
+            leaked: Vec::new(),
+        };
+        let mut remotes = Vec::new();
+        for (index, seat) in plan.shards.iter().enumerate().skip(1) {
+            let (thread, remote) =
+                start_shard(&shared, ShardId(index as u16), *seat, self.teardown)?;
+            runtime.threads.push(thread);
+            remotes.push(remote);
+        }
+        runtime.affinity = plan.shards[0].and_then(placement::Pinned::current_thread);
+        let home = new_shard(&shared, ShardId(0), true)?;
+        remotes.insert(0, Arc::clone(home.remote()));
+        if let Some(given) = home.driver.borrow().given() {
+            runtime.report.details = given.describe();
+        }
+        runtime.home = Some(home);
+        drop(shared.remotes.set(remotes.into()));
+        for thread in &runtime.threads {
+            thread.thread().unpark();
+        }
+        Ok(runtime)
+    }
+}
+
+fn new_shard(shared: &Arc<Shared>, id: ShardId, has_lanes: bool) -> Result<Rc<Shard>> {
+    Shard::new(id, Arc::clone(shared), &shared.choice, shared.buffers, has_lanes)
+        .map_err(|errno| Error::io(format!("building shard {}", id.0), errno))
+}
+
+type ShardThread = thread::JoinHandle<Leaked>;
+
+/// Starts the thread of one shard and waits until the shard is built.
+fn start_shard(
+    shared: &Arc<Shared>,
+    id: ShardId,
+    seat: Option<CpuId>,
+    teardown: Duration,
+) -> Result<(ShardThread, Arc<Remote>)> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let shared = Arc::clone(shared);
+    let body = move || {
+        if let Some(cpu) = seat
+            && !placement::pin_current_thread(cpu)
+        {
+            tracing::warn!(shard = id.0, cpu = cpu.0, "the shard could not be pinned");
+        }
+        let shard = match new_shard(&shared, id, true) {
+            Ok(shard) => shard,
+            Err(error) => {
+                drop(sender.send(Err(error)));
+                return Leaked::default();
+            }
+        };
+        if sender.send(Ok(Arc::clone(shard.remote()))).is_err() {
+            return Leaked::default();
+        }
+        // All shards are built before the first runs.
+        while shared.remotes.get().is_none() && !shared.stopping.load(Ordering::Relaxed) {
+            thread::park();
+        }
+        run_shard(shard, teardown)
+    };
+    let thread = thread::Builder::new()
+        .name(format!("annulus-{}", id.0))
+        .spawn(body)
+        .map_err(|error| Error::io("starting a shard's thread", Errno::from_io(&error)))?;
+    match receiver.recv() {
+        Ok(built) => Ok((thread, built?)),
+        Err(_) => Err(Error::panicked(format!("shard {} while it was built", id.0))),
+    }
+}
+
+/// The life of a shard's thread: turns until the runtime stops.
+fn run_shard(shard: Rc<Shard>, teardown: Duration) -> Leaked {
+    let Ok(entered) = context::enter(&shard) else { unreachable!("the thread is new") };
+    while !shard.shared.stopping.load(Ordering::Relaxed) {
+        if let Err(errno) = shard.turn(true) {
+            tracing::error!(shard = shard.id().0, %errno, "the driver failed; the shard ends");
+            break;
+        }
+    }
+    shard.cancel_tasks();
+    drop(entered);
+    shard.shut_down(clock::now() + teardown)
+}
+
+/// A running runtime. Shard 0 makes progress only inside [`Runtime::block_on`].
+pub struct Runtime {
+    shared: Arc<Shared>,
+    report: EngineReport,
+    plan: Plan,
+    /// Shard 0; `None` once shut down.
+    home: Option<Rc<Shard>>,
+    affinity: Option<placement::Pinned>,
+    threads: Vec<ShardThread>,
+    cpu: Option<cpu::Threads>,
+    teardown: Duration,
+    leaked: Vec<InFlight>,
+}
+
+impl Runtime {
+    /// A builder with the defaults: the best engine, every CPU.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A runtime with the defaults.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// The engine that runs, why, and what it had to give up.
+    pub fn report(&self) -> &EngineReport {
+        &self.report
+    }
+
+    /// Where the threads sit.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The histograms and counters of all shards.
+    pub fn metrics(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Runs `future` on the calling thread, as shard 0, until it ends. May be called again.
+    ///
+    /// # Panics
+    /// Inside a runtime, or if the driver fails for good.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let shard = self.home.as_ref().expect("shard 0 is there until the runtime is shut down");
+        let entered = context::enter(shard);
+        let _entered = entered.unwrap_or_else(|error| panic!("{error}"));
+        shard.drive(future)
+    }
+
+    /// Runs `f` on every shard at once and returns what the futures yield, by shard. The futures
+    /// need not be `Send`.
+    ///
+    /// # Errors
+    /// `is_panicked` if one of them panicked on another shard.
+    ///
+    /// # Panics
+    /// As [`Runtime::block_on`].
+    pub fn run_on_all<F, Fut, R>(&self, f: F) -> Result<Vec<R>>
+    where
+        F: Fn(ShardId) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = R> + 'static,
+        R: Send + 'static,
+    {
+        self.block_on(async {
+            let mut others = Vec::new();
+            for index in 1..self.shared.shards() {
+                let (id, f) = (ShardId(index as u16), f.clone());
+                let handle = ShardHandle::new(Arc::clone(&self.shared), id);
+                others.push(crate::task::spawn(async move { handle.submit(move || f(id)).await }));
+            }
+            let mut values = vec![f(ShardId(0)).await];
+            for other in others {
+                values.push(other.await.map_err(Error::panicked)??);
+            }
+            Ok(values)
+        })
+    }
+
+    /// Ends the runtime: cancels all tasks, then all operations, and waits for the kernel to be
+    /// done with them until the teardown deadline. Dropping a runtime does the same without the
+    /// report.
+    pub fn shut_down(mut self) -> ShutdownReport {
+        self.end();
+        ShutdownReport { leaked: std::mem::take(&mut self.leaked) }
+    }
+
+    fn end(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        for thread in &self.threads {
+            thread.thread().unpark();
+        }
+        for remote in self.shared.remotes.get().iter().flat_map(|remotes| remotes.iter()) {
+            remote.nudge();
+        }
+        self.end_connection_threads();
+        if let Some(home) = self.home.take() {
+            if let Ok(_entered) = context::enter(&home) {
+                home.cancel_tasks();
+            }
+            let leaked = home.shut_down(clock::now() + self.teardown);
+            self.leaked.extend(leaked.operations);
+        }
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(leaked) => self.leaked.extend(leaked.operations),
+                Err(_) => tracing::error!("a shard's thread had panicked"),
+            }
+        }
+        drop(self.cpu.take());
+        for operation in &self.leaked {
+            tracing::error!(
+                operation = operation.operation,
+                descriptor = operation.descriptor,
+                age_ms = operation.age_ns / 1_000_000,
+                "the kernel did not give an operation back in time; its memory is leaked"
+            );
+        }
+    }
+
+    /// Ends what connections' own threads wait for, and waits for them, up to the deadline.
+    fn end_connection_threads(&self) {
+        const LOOK_EVERY: Duration = Duration::from_millis(1);
+        let deadline = clock::now() + self.teardown;
+        while self.shared.connection_threads.load(Ordering::SeqCst) > 0 {
+            self.shared.connections.iter().for_each(|connections| connections.end());
+            if clock::now() >= deadline {
+                let left = self.shared.connection_threads.load(Ordering::SeqCst);
+                tracing::error!(left, "threads of connections did not end in time");
+                return;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("engine", &self.report.engine).finish_non_exhaustive()
+    }
+}
+
+/// How a runtime ended.
+#[derive(Clone, Debug, Default)]
+pub struct ShutdownReport {
+    /// Operations that the kernel did not give back in time. Their memory is leaked on purpose.
+    pub leaked: Vec<InFlight>,
+}
+
+/// A runtime as other threads see it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The runtime of the calling task.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn current() -> Self {
+        context::with(|shard| Self { shared: Arc::clone(&shard.shared) })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shared.shards()
+    }
+
+    /// One shard.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn shard(&self, id: ShardId) -> ShardHandle {
+        ShardHandle::new(Arc::clone(&self.shared), id)
+    }
+
+    /// The histograms and counters of all shards.
+    pub fn metrics(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// Begins to drain: listeners end, and receives end once what has arrived is consumed, as if
+    /// every peer had finished sending. [`crate::shard::is_draining`] is true from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.connections.iter().for_each(|connections| connections.drain());
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.shared.open_streams()
+    }
+
+    /// The operations in flight on every shard, longest first.
+    ///
+    /// # Errors
+    /// `is_closed` if a shard has shut down.
+    pub async fn in_flight(&self) -> Result<Vec<(ShardId, InFlight)>> {
+        let mut list = Vec::new();
+        for index in 0..self.shards() {
+            let id = ShardId(index as u16);
+            let dump = || context::with(|shard| shard.driver.borrow().in_flight());
+            let operations = self.shard(id).call(dump).await?;
+            list.extend(operations.into_iter().map(|operation| (id, operation)));
+        }
+        list.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.age_ns));
+        Ok(list)
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("shards", &self.shards()).finish()
+    }
+}
+
+/// Runs `serve` for one connection: as a task of this shard, or, under the `threads` engine, on a
+/// thread of the connection's own.
+///
+/// # Errors
+/// If the connection's thread cannot be started; the connection is closed then.
+///
+/// # Panics
+/// Outside a runtime.
+#[track_caller]
+pub fn serve_connection<F, Fut>(name: &'static str, stream: TcpStream, serve: F) -> Result<()>
+where
+    F: FnOnce(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let (shared, id) = context::with(|shard| (Arc::clone(&shard.shared), shard.id()));
+    if !matches!(shared.choice, Choice::Blocking) {
+        crate::task::Builder::new().name(name).spawn(serve(stream)).detach();
+        return Ok(());
+    }
+    let socket = stream.into_unbound();
+    shared.connection_threads.fetch_add(1, Ordering::SeqCst);
+    let running = ConnectionThread(Arc::clone(&shared));
+    let body = move || {
+        let shared = &running.0;
+        let served = new_shard(shared, id, false).and_then(|shard| {
+            let entered = context::enter(&shard)?;
+            shard.drive(serve(socket.bind()));
+            shard.cancel_tasks();
+            drop(entered);
+            shard.shut_down(clock::now());
+            Ok(())
+        });
+        if let Err(error) = served {
+            tracing::error!(%error, "a connection could not be served");
+        }
+    };
+    let spawned = thread::Builder::new().name(name.into()).spawn(body);
+    spawned.map(drop).map_err(|error| {
+        Error::io("starting a connection's thread (raise `ulimit -u`)", Errno::from_io(&error))
+    })
+}
+
+/// Counts a connection's thread while it runs.
+struct ConnectionThread(Arc<Shared>);
+
+impl Drop for ConnectionThread {
+    fn drop(&mut self) {
+        self.0.connection_threads.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,63 @@
+//! Received bytes that are not consumed yet, as one slice.
+//!
+//! Owned by the connection loop. Invariant: either a lease or a buffer holds them, never both. What
+//! arrives whole is read from the lease in place; only what a request left over is copied.
+
+use crate::Lease;
+
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    lease: Option<Lease>,
+    kept: Vec<u8>,
+    /// Consumed bytes of `kept`.
+    at: usize,
+}
+
+impl Input {
+    /// Everything not yet consumed.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.lease {
+            Some(lease) => lease,
+            None => &self.kept[self.at..],
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
+    /// Drops the first `count` bytes.
+    #[inline]
+    pub(super) fn consume(&mut self, count: usize) {
+        match &mut self.lease {
+            Some(lease) => lease.advance(count),
+            None => self.at += count,
+        }
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Adds a chunk behind what is left.
+    pub(super) fn push(&mut self, chunk: Lease) {
+        if self.is_empty() {
+            *self = Self { lease: Some(chunk), ..Self::default() };
+        } else {
+            self.keep();
+            self.kept.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Gives the lease back, with what is left of it copied: nobody holds the shard's buffers while
+    /// waiting for a peer.
+    pub(super) fn keep(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.kept.extend_from_slice(&lease);
+        } else if self.at > 0 {
+            self.kept.drain(..self.at);
+            self.at = 0;
+        }
+    }
+}

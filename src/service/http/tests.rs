@@ -1,0 +1,579 @@
+//! The service over real connections, on every engine.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream as Client};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{About, HttpService, HttpSettings};
+use crate::net::{TcpListener, serve_connection};
+use crate::shard::placement::Placement;
+use crate::store::access::LockedStore;
+use crate::store::{PartitionId, SlotMap, Store};
+use crate::{Engine, Handle, Runtime, time};
+
+include!("../../../tests/corpus/http_heads.rs");
+
+const ENGINES: [Engine; 1] = [Engine::Uring];
+
+/// Beyond this a test fails for waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A runtime on threads of its own that serves HTTP; ends when dropped.
+struct Server {
+    address: SocketAddr,
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(engine: Engine, shards: usize, settings: HttpSettings) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = Runtime::builder()
+                .engine(engine)
+                .shards(shards)
+                .cpu_cores(1)
+                .placement(Placement::Floating)
+                .build()
+                .unwrap();
+            let registry = runtime.metrics().clone();
+            let service = Arc::new(HttpService::new(settings, &About::default(), registry));
+            let locked = LockedStore::new(SlotMap::new(shards));
+            let handle = runtime.handle();
+            runtime
+                .run_on_all(move |id| {
+                    let (service, locked) = (Arc::clone(&service), locked.clone());
+                    let (handle, sender) = (handle.clone(), sender.clone());
+                    async move {
+                        if engine != Engine::Threads {
+                            Store::owning(SlotMap::new(shards), PartitionId(id.0)).install();
+                        }
+                        if id.index() == 0 {
+                            let listener =
+                                TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                            let address = listener.local_addr().unwrap();
+                            sender.send((address, handle.clone())).unwrap();
+                            accept(engine, &listener, &service, &locked).await;
+                        }
+                        while !crate::shard::is_draining() || handle.connections() > 0 {
+                            time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                })
+                .unwrap();
+        });
+        let (address, handle) = receiver.recv().unwrap();
+        Self { address, handle, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> Peer {
+        let stream = Client::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Peer { stream, received: Vec::new() }
+    }
+
+    /// One request on a connection of its own.
+    fn ask(&self, request: &str) -> Reply {
+        let mut peer = self.connect();
+        peer.send(request.as_bytes());
+        peer.reply(request.starts_with("HEAD"))
+    }
+}
+
+async fn accept(
+    engine: Engine,
+    listener: &TcpListener,
+    service: &Arc<HttpService>,
+    locked: &LockedStore,
+) {
+    while let Ok(stream) = listener.accept().await {
+        let (service, locked) = (Arc::clone(service), locked.clone());
+        serve_connection("http", stream, move |stream| {
+            if engine == Engine::Threads {
+                locked.open().install();
+            }
+            service.serve(stream)
+        })
+        .unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.drain();
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))));
+    }
+}
+
+struct Peer {
+    stream: Client,
+    received: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.split("\r\n").find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+impl Peer {
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    fn receive(&mut self) -> bool {
+        let mut chunk = [0; 65536];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.received.extend_from_slice(&chunk[..count]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("{error}; received {}", self.received.escape_ascii()),
+        }
+    }
+
+    fn reply(&mut self, is_head: bool) -> Reply {
+        let end = loop {
+            let found = self.received.windows(4).position(|window| window == b"\r\n\r\n");
+            if let Some(end) = found {
+                break end + 4;
+            }
+            assert!(self.receive(), "closed after {}", self.received.escape_ascii());
+        };
+        let head = String::from_utf8(self.received.drain(..end).collect()).unwrap();
+        let mut reply = Reply { status: head[9..12].parse().unwrap(), head, body: Vec::new() };
+        let length = reply.field("Content-Length").map_or(0, |text| text.parse().unwrap());
+        if !is_head {
+            while self.received.len() < length {
+                assert!(self.receive(), "closed within the body");
+            }
+            reply.body = self.received.drain(..length).collect();
+        }
+        reply
+    }
+
+    fn is_closed(&mut self) -> bool {
+        assert!(self.received.is_empty(), "{}", self.received.escape_ascii());
+        !self.receive()
+    }
+}
+
+/// A directory of its own, gone when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("annulus-http-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn settings(&self) -> HttpSettings {
+        HttpSettings { files_root: Some(self.0.clone()), ..HttpSettings::default() }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+fn put(path: &str, body: &str) -> String {
+    format!("PUT {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn on_every_engine(shards: usize, settings: HttpSettings, test: impl Fn(&Server)) {
+    for engine in ENGINES {
+        test(&Server::start(engine, shards, settings.clone()));
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        let requests: String = (0..1000)
+            .map(|number| put(&format!("/kv/{number}"), &format!("v{number}")))
+            .chain((0..1000).map(|number| get(&format!("/kv/{number}"))))
+            .collect();
+        let mut writer = peer.stream.try_clone().unwrap();
+        let sending = std::thread::spawn(move || writer.write_all(requests.as_bytes()).unwrap());
+        for _ in 0..1000 {
+            assert_eq!(peer.reply(false).status, 201);
+        }
+        for number in 0..1000 {
+            assert_eq!(peer.reply(false).body, format!("v{number}").as_bytes());
+        }
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn keys_of_every_shard_are_reached() {
+    on_every_engine(2, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        for number in 0..32 {
+            peer.send(put(&format!("/kv/key{number}"), &format!("{number}")).as_bytes());
+            assert_eq!(peer.reply(false).status, 201);
+        }
+        let requests: String = (0..32).map(|number| get(&format!("/kv/key{number}"))).collect();
+        peer.send(requests.as_bytes());
+        for number in 0..32 {
+            assert_eq!(peer.reply(false).body, format!("{number}").as_bytes());
+        }
+        peer.send(b"PUT /kv/key1?ttl=0 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(peer.reply(false).status, 400);
+    });
+}
+
+#[test]
+fn the_connection_stays_open_as_both_sides_agreed() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        for (fields, stays, line) in [
+            ("HTTP/1.1\r\nHost: a", true, None),
+            ("HTTP/1.1\r\nHost: a\r\nConnection: close", false, Some("close")),
+            ("HTTP/1.0", false, Some("close")),
+            ("HTTP/1.0\r\nConnection: keep-alive", true, Some("keep-alive")),
+        ] {
+            let mut peer = server.connect();
+            let request = format!("GET /healthz {fields}\r\n\r\n");
+            for _ in 0..3 {
+                peer.send(request.as_bytes());
+                let reply = peer.reply(false);
+                assert_eq!((reply.status, reply.field("Connection")), (200, line), "{fields}");
+                if !stays {
+                    assert!(peer.is_closed(), "{fields}");
+                    break;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_request_that_trickles_in_is_answered() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        let chunked = "PUT /kv/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       5;x=y\r\nhello\r\n0\r\nX: y\r\n\r\n";
+        let requests = format!("{}{chunked}{}", put("/kv/a", "abc"), get("/kv/a"));
+        for byte in requests.as_bytes() {
+            peer.send(&[*byte]);
+        }
+        assert_eq!(peer.reply(false).status, 201);
+        assert_eq!(peer.reply(false).status, 204);
+        assert_eq!(peer.reply(false).body, b"hello");
+    });
+}
+
+#[test]
+fn a_large_body_comes_through_whole() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let body = "0123456789abcdef".repeat(128 * 1024);
+        let mut peer = server.connect();
+        peer.send(put("/kv/large", &body).as_bytes());
+        assert_eq!(peer.reply(false).status, 201);
+        let mut chunked =
+            b"PUT /kv/large HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for chunk in body.as_bytes().chunks(10_000) {
+            chunked.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
+            chunked.extend(chunk);
+            chunked.extend(b"\r\n");
+        }
+        chunked.extend(b"0\r\n\r\n");
+        chunked.extend(get("/kv/large").as_bytes());
+        peer.send(&chunked);
+        assert_eq!(peer.reply(false).status, 204);
+        assert_eq!(peer.reply(false).body, body.as_bytes());
+    });
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused_before_it_is_sent() {
+    let mut settings = HttpSettings::default();
+    settings.limits.body_bytes_max = 10;
+    on_every_engine(1, settings, |server| {
+        assert_eq!(server.ask(&put("/kv/a", "0123456789")).status, 201);
+        let head = "PUT /kv/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n";
+        for rest in ["Content-Length: 11\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nb\r\n"] {
+            let mut peer = server.connect();
+            peer.send(format!("{head}{rest}").as_bytes());
+            let reply = peer.reply(false);
+            assert_eq!((reply.status, reply.field("Connection")), (413, Some("close")));
+            assert!(peer.is_closed());
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_expects_100_is_told_to_go_on_or_refused() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        let expects = "HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        peer.send(format!("PUT /kv/a {expects}").as_bytes());
+        assert_eq!(peer.reply(false).status, 100);
+        peer.send(b"hello");
+        assert_eq!(peer.reply(false).status, 201);
+        for (line, status) in [("PUT /nowhere", 404), ("POST /kv/a", 405)] {
+            let mut peer = server.connect();
+            peer.send(format!("{line} {expects}").as_bytes());
+            assert_eq!(peer.reply(false).status, status);
+            assert!(peer.is_closed());
+        }
+    });
+}
+
+#[test]
+fn the_corpus_is_answered_over_the_wire_and_the_connection_closed() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        for case in HEADS.iter().filter(|case| case.status >= 400) {
+            let mut peer = server.connect();
+            peer.send(case.input);
+            let reply = peer.reply(false);
+            let found = (reply.status, reply.field("Connection"));
+            assert_eq!(found, (case.status, Some("close")), "{}", case.name);
+            assert!(peer.is_closed(), "{}", case.name);
+        }
+    });
+}
+
+#[test]
+fn replies_before_a_malformed_request_still_arrive() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        peer.send(format!("{}GET / HTTP/1.1\nHost: a\n\n{0}", get("/healthz")).as_bytes());
+        assert_eq!(peer.reply(false).body, b"ok\n");
+        assert_eq!(peer.reply(false).status, 400);
+        assert!(peer.is_closed());
+    });
+}
+
+#[test]
+fn a_slow_peer_is_answered_408_and_an_idle_one_closed_in_silence() {
+    let settings = HttpSettings {
+        header_timeout: Duration::from_millis(50),
+        body_timeout: Duration::from_millis(50),
+        idle_timeout: Duration::from_millis(100),
+        ..HttpSettings::default()
+    };
+    on_every_engine(1, settings, |server| {
+        let mut peer = server.connect();
+        assert!(peer.is_closed(), "never said anything");
+        for part in ["GET / HT", "PUT /kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell"] {
+            let mut peer = server.connect();
+            peer.send(part.as_bytes());
+            let reply = peer.reply(false);
+            assert_eq!((reply.status, reply.field("Connection")), (408, Some("close")), "{part}");
+            assert!(peer.is_closed());
+        }
+        let mut peer = server.connect();
+        peer.send(get("/healthz").as_bytes());
+        assert_eq!(peer.reply(false).status, 200);
+        assert!(peer.is_closed(), "idle after a request");
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_given_up() {
+    let settings = HttpSettings {
+        send_timeout: Duration::from_millis(50),
+        output_bytes_high: 1,
+        ..HttpSettings::default()
+    };
+    on_every_engine(1, settings, |server| {
+        let mut peer = server.connect();
+        let body = "x".repeat(3_000);
+        assert_eq!(server.ask(&put("/kv/a", &body)).status, 201);
+        peer.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let requests = get("/kv/a").repeat(20_000);
+        // The write fails when the server gives up.
+        let _ = peer.stream.write_all(requests.as_bytes());
+        let start = std::time::Instant::now();
+        while server.handle.connections() > 0 {
+            assert!(start.elapsed() < PATIENCE, "the connection is still held");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
+#[test]
+fn a_half_closed_peer_gets_its_reply() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        peer.send(get("/healthz").as_bytes());
+        peer.stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(peer.reply(false).status, 200);
+        assert!(peer.is_closed());
+    });
+}
+
+#[test]
+fn idle_connections_end_when_the_runtime_drains() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let mut peer = server.connect();
+        peer.send(get("/readyz").as_bytes());
+        assert_eq!(peer.reply(false).status, 200);
+        server.handle.drain();
+        assert!(peer.is_closed());
+    });
+}
+
+#[test]
+fn pages_about_the_process_are_served() {
+    on_every_engine(2, HttpSettings::default(), |server| {
+        for (path, content) in [
+            ("/", "<h1>annulus"),
+            ("/healthz", "ok\n"),
+            ("/readyz", "ready\n"),
+            ("/metrics", "annulus_http_requests_total"),
+            ("/stats", "\"http_request\""),
+            ("/debug/operations", "receive"),
+        ] {
+            let reply = server.ask(&get(path));
+            assert_eq!(reply.status, 200, "{path}");
+            let body = String::from_utf8(reply.body.clone()).unwrap();
+            assert!(body.contains(content), "{path}: {body}");
+            let head = server.ask(&format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        }
+        let reply = server.ask("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(reply.field("Allow"), Some("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
+        let reply = server.ask("DELETE /stats HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((reply.status, reply.field("Allow")), (405, Some("GET, HEAD, OPTIONS")));
+    });
+}
+
+#[test]
+fn work_is_done_on_the_cpu_pool() {
+    on_every_engine(1, HttpSettings::default(), |server| {
+        let post = |path: &str, body: &str| server.ask(&put(path, body).replace("PUT", "POST"));
+        let reply = post("/compute/digest?m=8&t=1&salt=0001020304050607", "secret");
+        assert_eq!((reply.status, reply.field("Content-Type")), (200, Some("application/json")));
+        let reply = post("/compute/compress?algorithm=zstd", &"a".repeat(10_000));
+        assert_eq!(zstd::bulk::decompress(&reply.body, 20_000).unwrap(), [b'a'; 10_000]);
+        assert_eq!(post("/compute/digest?t=99", "").status, 400);
+        assert_eq!(post("/compute/compress", &"a".repeat(5 << 20)).status, 413);
+    });
+}
+
+#[test]
+fn files_small_and_large_are_served_in_whole_and_in_part() {
+    let folder = Folder::new();
+    let large: Vec<u8> = (0..1_000_000u32).map(|number| (number % 251) as u8).collect();
+    std::fs::write(folder.0.join("large.bin"), &large).unwrap();
+    std::fs::write(folder.0.join("small.txt"), "hello").unwrap();
+    std::fs::write(folder.0.join("empty"), "").unwrap();
+    on_every_engine(1, folder.settings(), |server| {
+        for _ in 0..2 {
+            let reply = server.ask(&get("/files/small.txt"));
+            assert_eq!((reply.status, &reply.body[..]), (200, &b"hello"[..]));
+            assert_eq!(reply.field("Content-Type"), Some("text/plain; charset=utf-8"));
+            assert_eq!(server.ask(&get("/files/large.bin")).body, large);
+            assert_eq!(server.ask(&get("/files/empty")).body, b"");
+        }
+        let tag = server.ask(&get("/files/small.txt")).field("ETag").unwrap().to_owned();
+        let ask = |path: &str, field: &str| {
+            server.ask(&format!("GET /files/{path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"))
+        };
+        assert_eq!(ask("small.txt", &format!("If-None-Match: {tag}")).status, 304);
+        let reply = ask("small.txt", "Range: bytes=1-3");
+        assert_eq!((reply.status, &reply.body[..]), (206, &b"ell"[..]));
+        let reply = ask("large.bin", "Range: bytes=500000-800000");
+        assert_eq!((reply.status, &reply.body[..]), (206, &large[500_000..=800_000]));
+        assert_eq!(ask("large.bin", "Range: bytes=1000000-").status, 416);
+        let mut peer = server.connect();
+        peer.send(b"HEAD /files/large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(peer.reply(true).field("Content-Length"), Some("1000000"));
+        peer.send(get("/files/small.txt").as_bytes());
+        assert_eq!(peer.reply(false).body, b"hello");
+    });
+}
+
+#[test]
+fn nothing_outside_of_the_root_is_served() {
+    let folder = Folder::new();
+    let root = folder.0.join("root");
+    std::fs::create_dir_all(root.join("directory")).unwrap();
+    std::fs::write(folder.0.join("secret"), "secret").unwrap();
+    std::fs::write(root.join("open"), "open").unwrap();
+    std::os::unix::fs::symlink("../secret", root.join("link")).unwrap();
+    std::os::unix::fs::symlink("..", root.join("up")).unwrap();
+    std::os::unix::fs::symlink("open", root.join("inside")).unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(root.join("fifo")).status();
+    assert!(fifo.unwrap().success());
+    let settings = HttpSettings { files_root: Some(root), ..HttpSettings::default() };
+    on_every_engine(1, settings, |server| {
+        assert_eq!(server.ask(&get("/files/open")).status, 200);
+        for path in [
+            "../secret",
+            "%2e%2e/secret",
+            "..%2fsecret",
+            "link",
+            "up/secret",
+            "inside",
+            "directory",
+            "directory/",
+            "",
+            "fifo",
+            "missing",
+            "open/more",
+            "/etc/passwd",
+        ] {
+            assert_eq!(server.ask(&get(&format!("/files/{path}"))).status, 404, "{path}");
+        }
+        assert_eq!(server.ask(&get("/files/a%00b")).status, 400);
+    });
+}
+
+#[test]
+fn a_changed_file_is_seen_after_a_while() {
+    let folder = Folder::new();
+    let path = folder.0.join("a");
+    let settings =
+        HttpSettings { file_cache_valid: Duration::from_millis(20), ..folder.settings() };
+    on_every_engine(1, settings, |server| {
+        std::fs::write(&path, "before").unwrap();
+        assert_eq!(server.ask(&get("/files/a")).body, b"before");
+        std::fs::write(&path, "after that").unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(server.ask(&get("/files/a")).body, b"after that");
+        std::fs::remove_file(&path).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(server.ask(&get("/files/a")).status, 404);
+    });
+}
+
+#[test]
+fn an_idle_connection_takes_less_than_a_kilobyte() {
+    let settings = HttpSettings::default();
+    let service =
+        Arc::new(HttpService::new(settings, &About::default(), crate::metrics::Registry::new(1)));
+    fn future_bytes<F: Future>(_: impl FnOnce(crate::net::TcpStream) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = future_bytes(|stream| service.serve(stream));
+    assert!(bytes <= 1024, "{bytes} bytes");
+}

@@ -1,0 +1,90 @@
+//! The shard of the calling thread: how the layers above reach driver, executor and timers.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use super::{Shard, ShardId};
+use crate::error::{Error, Result};
+use crate::{executor, metrics};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+/// Leaves the shard on drop.
+pub(crate) struct Entered {
+    _executor: executor::Entered,
+    _metrics: metrics::Entered,
+}
+
+/// Makes `shard` the shard of the calling thread. An error if there is one already.
+pub(crate) fn enter(shard: &Rc<Shard>) -> Result<Entered> {
+    CURRENT.with_borrow_mut(|current| {
+        if current.is_some() {
+            return Err(Error::already_running());
+        }
+        *current = Some(Rc::clone(shard));
+        Ok(Entered {
+            _executor: shard.executor.enter(),
+            _metrics: metrics::enter(Rc::clone(shard.recorder())),
+        })
+    })
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        drop(CURRENT.take());
+    }
+}
+
+/// Whether a shard runs on this thread.
+pub(crate) fn is_entered() -> bool {
+    CURRENT.try_with(|current| current.borrow().is_some()).unwrap_or(false)
+}
+
+/// Calls `f` with this thread's shard.
+///
+/// # Panics
+/// Outside a runtime.
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(&Rc<Shard>) -> R) -> R {
+    CURRENT.with_borrow(|current| match current {
+        Some(shard) => f(shard),
+        None => panic!(
+            "no annulus runtime on this thread: call this inside Runtime::block_on, or reach a \
+             shard from elsewhere by Runtime::handle"
+        ),
+    })
+}
+
+/// Calls `f` with this thread's shard, if there is one: for `Drop` code, which may run late.
+#[inline]
+pub(crate) fn try_with<R>(f: impl FnOnce(&Rc<Shard>) -> R) -> Option<R> {
+    CURRENT.try_with(|current| current.borrow().as_ref().map(f)).ok().flatten()
+}
+
+/// The shard that the calling task runs on.
+///
+/// # Panics
+/// Outside a runtime.
+pub fn current() -> ShardId {
+    with(|shard| shard.id())
+}
+
+/// How many shards the runtime has.
+///
+/// # Panics
+/// Outside a runtime.
+pub fn count() -> usize {
+    with(|shard| shard.shared.shards())
+}
+
+/// Whether the runtime is draining: no new connections, receives end. Services finish what they
+/// have in hand.
+///
+/// # Panics
+/// Outside a runtime.
+pub fn is_draining() -> bool {
+    with(|shard| shard.shared.draining.load(Ordering::Relaxed))
+}

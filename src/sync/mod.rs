@@ -1,0 +1,3 @@
+//! What tasks and threads hand each other.
+
+pub(crate) mod oneshot;

@@ -1,0 +1,122 @@
+//! Sleeping and time limits, on the shard's timer wheel.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub use crate::clock::Instant;
+use crate::executor::timers::TimerKey;
+use crate::shard::context;
+
+/// The turn's time: read once a turn and after each poll, so it costs nothing.
+///
+/// # Panics
+/// Outside a runtime.
+pub fn now() -> Instant {
+    context::with(|shard| shard.now())
+}
+
+/// Waits for `duration`; never less, usually less than 0.1 ms more.
+///
+/// # Panics
+/// When polled outside a runtime.
+pub fn sleep(duration: Duration) -> Sleep {
+    sleep_until(crate::clock::now() + duration)
+}
+
+/// Waits until `deadline`. One in the past is ready at the next turn.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, timer: None }
+}
+
+/// A wait for an instant. Dropping it frees its timer.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless awaited"]
+pub struct Sleep {
+    deadline: Instant,
+    timer: Option<TimerKey>,
+}
+
+impl Sleep {
+    /// When it ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Moves the end, as if it had been made anew.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.remove_timer();
+        self.deadline = deadline;
+    }
+
+    fn remove_timer(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            // The waker is dropped when the timers are no longer borrowed.
+            let waker = context::try_with(|shard| shard.timers.borrow_mut().remove(timer));
+            drop(waker);
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        context::with(|shard| {
+            let mut timers = shard.timers.borrow_mut();
+            match self.timer {
+                None => {
+                    self.timer = Some(timers.insert(self.deadline, context.waker().clone()));
+                    Poll::Pending
+                }
+                Some(timer) if timers.poll(timer, context.waker()) => Poll::Ready(()),
+                Some(_) => Poll::Pending,
+            }
+        })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.remove_timer();
+    }
+}
+
+/// Awaits `future` for at most `duration`. On expiry the future is dropped, which cancels what it
+/// was doing; a value that is ready at the deadline wins.
+///
+/// # Errors
+/// [`Elapsed`] if the time is over first.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    timeout_at(crate::clock::now() + duration, future).await
+}
+
+/// [`timeout`] with a deadline.
+///
+/// # Errors
+/// [`Elapsed`] if the deadline comes first.
+pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = std::pin::pin!(future);
+    let mut sleep = std::pin::pin!(sleep_until(deadline));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(value) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(value));
+        }
+        sleep.as_mut().poll(context).map(|()| Err(Elapsed(())))
+    })
+    .await
+}
+
+/// The time was over before the future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed(());
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time limit was reached")
+    }
+}
+
+impl std::error::Error for Elapsed {}
