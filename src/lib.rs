@@ -12,6 +12,7 @@ mod driver;
 pub mod engine;
 mod error;
 mod executor;
+pub mod fs;
 pub mod limits;
 pub mod metrics;
 pub mod net;

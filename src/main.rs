@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use annulus::daemon::flags::{self, Verb};
-use annulus::daemon::{self, Failure, check};
+use annulus::daemon::{self, Failure, check, serve};
 
 fn main() -> ExitCode {
     match run() {
@@ -18,14 +18,12 @@ fn run() -> Result<(), Failure> {
     let request = flags::parse(std::env::args_os())?;
     let resolved = daemon::load(request.config.as_deref(), &request.given)?;
     match request.verb {
-        Verb::PrintConfig => print!("{}", resolved.to_toml()),
+        Verb::PrintConfig => daemon::print(&resolved.to_toml()),
         Verb::Check => {
-            let preflight = check::preflight(&resolved.settings, resolved.settings.engine)?;
-            println!("{}", preflight.plan);
+            let preflight = check::preflight(&resolved.settings)?;
+            daemon::print(&preflight.describe(&resolved.settings));
         }
-        Verb::Serve => {
-            return Err(Failure::running("serving comes with the runtime; use check for now"));
-        }
+        Verb::Serve => serve::run(request, resolved)?,
     }
     Ok(())
 }

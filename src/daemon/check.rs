@@ -9,12 +9,15 @@ use super::Failure;
 use super::host::{self, Complaint, DescriptorLimit, MemoryLock};
 use super::settings::Settings;
 use crate::engine::{Engine, EngineReport};
-use crate::shard::placement::{self, Plan};
+use crate::runtime::{Builder, Runtime};
+use crate::shard::placement::Plan;
 use crate::shard::topology::Topology;
 
 /// The host, and what is planned on it.
 #[derive(Debug)]
 pub struct Preflight {
+    /// The engine that would run, and why.
+    pub engine: EngineReport,
     /// The CPUs.
     pub topology: Topology,
     /// Who sits where.
@@ -25,17 +28,25 @@ pub struct Preflight {
     pub memory_lock: Option<MemoryLock>,
 }
 
-/// Looks at the host, raises the descriptor limit, and plans. `engine` is the one that would run.
-pub fn preflight(settings: &Settings, engine: Engine) -> Result<Preflight, Failure> {
+/// The runtime that the settings ask for.
+pub fn builder(settings: &Settings) -> Builder {
+    Runtime::builder()
+        .engine(settings.engine)
+        .counts(settings.shards, settings.cpu_cores)
+        .placement(settings.placement.clone())
+        .ring_entries(settings.ring_entries)
+        .buffers(settings.receive_buffers, settings.receive_buffer_bytes)
+}
+
+/// Looks at the host, raises the descriptor limit, and plans.
+pub fn preflight(settings: &Settings) -> Result<Preflight, Failure> {
     let topology = Topology::of_host().map_err(Failure::running)?;
-    let Settings { shards, cpu_cores, placement, .. } = settings;
-    let plan = placement::plan(&topology, *shards, *cpu_cores, placement);
-    let plan = plan.map_err(Failure::running)?;
+    let (engine, plan) = builder(settings).plan()?;
     let rings = plan.shards.len();
-    let memory_lock = (engine == Engine::Uring)
+    let memory_lock = (engine.engine == Engine::Uring)
         .then(|| host::memory_lock(rings, settings.ring_entries, settings.receive_buffers));
     let descriptors = host::raise_descriptor_limit();
-    let preflight = Preflight { topology, plan, descriptors, memory_lock };
+    let preflight = Preflight { engine, topology, plan, descriptors, memory_lock };
     check_root(settings)?;
     match preflight.complaints().into_iter().find(|complaint| complaint.fatal) {
         Some(fatal) => Err(Failure::running(fatal.text)),
@@ -70,13 +81,13 @@ impl Preflight {
     }
 
     /// The plan for people.
-    pub fn describe(&self, settings: &Settings, engine: &EngineReport) -> String {
+    pub fn describe(&self, settings: &Settings) -> String {
         let mut out = String::new();
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(out, "{name:<18}{value}");
         };
-        line("engine", &engine.to_string());
-        for detail in &engine.details {
+        line("engine", &self.engine.to_string());
+        for detail in &self.engine.details {
             line("", detail);
         }
         let (usable, online) = (self.topology.usable(), &self.topology.online);

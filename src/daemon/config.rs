@@ -41,14 +41,19 @@ pub fn parse(text: &str, path: &Path) -> Result<Vec<Given>, SettingsError> {
             file.refuse(&span, &format!("this is not TOML: {}", error.message().trim()));
         }
     }
-    if file.wrong.is_empty() { Ok(file.given) } else { Err(SettingsError(file.wrong)) }
+    if file.wrong.is_empty() {
+        return Ok(file.given);
+    }
+    // The table is in the order of the alphabet, but the file is read from the top.
+    file.wrong.sort();
+    Err(SettingsError(file.wrong.into_iter().map(|(_, reason)| reason).collect()))
 }
 
 struct File<'a> {
     text: &'a str,
     path: Arc<Path>,
     given: Vec<Given>,
-    wrong: Vec<String>,
+    wrong: Vec<(usize, String)>,
 }
 
 impl File<'_> {
@@ -100,7 +105,7 @@ impl File<'_> {
 
     fn refuse(&mut self, span: &Range<usize>, reason: &str) {
         let line = self.line(span);
-        self.wrong.push(format!("{}:{line}: {reason}", self.path.display()));
+        self.wrong.push((line, format!("{}:{line}: {reason}", self.path.display())));
     }
 
     fn line(&self, span: &Range<usize>) -> usize {

@@ -12,8 +12,52 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::settings::Settings;
+use crate::shard::ShardId;
+
 /// Connections that wait for being accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
+
+/// The listeners of all services, until the shards take theirs.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Where RESP listens, with the port that was taken.
+    pub resp_address: Option<SocketAddr>,
+    /// Where HTTP listens, with the port that was taken.
+    pub http_address: Option<SocketAddr>,
+    of_shards: Vec<OfShard>,
+}
+
+/// The listeners of one shard.
+#[derive(Debug, Default)]
+pub struct OfShard {
+    /// For the Redis protocol.
+    pub resp: Option<TcpListener>,
+    /// For HTTP.
+    pub http: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Opens what the settings ask for, for each of `shards` shards.
+    pub fn open(settings: &Settings, shards: usize) -> Result<Self, ListenError> {
+        let of_service = |service, address: Option<SocketAddr>| {
+            address.map_or(Ok(Vec::new()), |address| listen(service, address, shards))
+        };
+        let resp = of_service("resp", settings.resp_listen)?;
+        let http = of_service("http", settings.http.listen)?;
+        let bound = |listeners: &[TcpListener]| listeners.first()?.local_addr().ok();
+        let (resp_address, http_address) = (bound(&resp), bound(&http));
+        let (mut resp, mut http) = (resp.into_iter(), http.into_iter());
+        let of_shards =
+            (0..shards).map(|_| OfShard { resp: resp.next(), http: http.next() }).collect();
+        Ok(Self { resp_address, http_address, of_shards })
+    }
+
+    /// Hands a shard its listeners; they are handed out once.
+    pub fn take(&mut self, shard: ShardId) -> OfShard {
+        self.of_shards.get_mut(shard.index()).map(std::mem::take).unwrap_or_default()
+    }
+}
 
 /// Why a service can not listen, with the remedy.
 #[derive(Debug)]

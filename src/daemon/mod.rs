@@ -9,13 +9,19 @@ pub mod flags;
 pub mod host;
 pub mod listen;
 pub mod logging;
+pub mod reload;
+pub mod serve;
+mod services;
 pub mod settings;
+pub mod signals;
 pub mod unit;
 
 use std::fmt;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::error::Error;
 use settings::{Given, Resolved, SettingsError};
 
 /// Why the program ends early.
@@ -40,7 +46,7 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Self::Usage(error) => {
-                // Help goes to standard output, errors to standard error; if it is closed, so be it.
+                // Help goes to standard output, errors to standard error.
                 let _ = error.print();
                 if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
             }
@@ -59,6 +65,22 @@ impl Failure {
 fn prefixed(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("annulus: {line}")).collect();
     lines.join("\n")
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if error.is_config() {
+            Self::Settings(SettingsError(vec![error.to_string()]))
+        } else {
+            Self::running(error)
+        }
+    }
+}
+
+impl From<listen::ListenError> for Failure {
+    fn from(error: listen::ListenError) -> Self {
+        Self::running(error)
+    }
 }
 
 impl From<clap::Error> for Failure {
@@ -82,4 +104,10 @@ pub fn load(config: Option<&Path>, given: &[Given]) -> Result<Resolved, Settings
     all.extend(flags::from_environment());
     all.extend_from_slice(given);
     settings::resolve(all)
+}
+
+/// Prints what the user asked for. Who closes standard output does not want it.
+pub fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

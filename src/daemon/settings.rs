@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::unit::{self, Refusal, Unit};
 use crate::engine::Engine;
+use crate::limits;
 use crate::shard::placement::{Count, Placement};
 
 /// One setting.
@@ -175,6 +176,18 @@ pub struct Settings {
     pub log_level: String,
 }
 
+impl Settings {
+    /// These settings, with those of `newer` that can change in a running daemon.
+    #[must_use]
+    pub fn with_live(&self, newer: &Self) -> Self {
+        Self {
+            drain_timeout: newer.drain_timeout,
+            log_level: newer.log_level.clone(),
+            ..self.clone()
+        }
+    }
+}
+
 /// The settings of the HTTP service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
@@ -236,11 +249,6 @@ impl Resolved {
             let _ = writeln!(out, "{key} = {value} # {}", given.origin);
         }
         out
-    }
-
-    /// The rows whose value differs in `newer`, with the values before and after.
-    pub fn changes<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = (&'a Given, &'a Given)> {
-        self.chosen.iter().zip(&newer.chosen).filter(|(old, new)| old.text != new.text)
     }
 }
 
@@ -311,9 +319,11 @@ impl Reader {
         let shards = self.read("runtime.shards", unit::count);
         let cpu_cores = self.read("runtime.cpu_cores", unit::count);
         let placement = self.read("runtime.placement", unit::placement);
-        let ring_entries = self.number("runtime.ring_entries", 32, 32_768);
-        let receive_buffers = self.number("runtime.receive_buffers", 8, 32_768);
-        let receive_buffer_bytes = self.bytes("runtime.receive_buffer_size", 4_096, 16 << 20);
+        let ring_entries = self.number("runtime.ring_entries", 32, limits::RING_ENTRIES_MAX.into());
+        let receive_buffers =
+            self.number("runtime.receive_buffers", 8, limits::BUFFERS_COUNT_MAX.into());
+        let receive_buffer_bytes =
+            self.bytes("runtime.receive_buffer_size", 4_096, limits::BUFFER_BYTES_MAX.into());
         let resp_listen = self.read("resp.listen", unit::address);
         let resp_password = self.read("resp.password", unit::secret);
         let http = self.http();

@@ -3,3 +3,4 @@
 //! Called by `daemon`, which owns the listeners. Invariant: nothing in here knows which engine runs.
 
 pub mod http;
+pub mod resp;

@@ -4,6 +4,7 @@
 //! whoever meets it first, an access or the expiry cycle.
 
 use std::hash::{BuildHasher, Hasher};
+use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -16,6 +17,10 @@ use super::value::Value;
 const KEY_INLINE_BYTES: usize = 30;
 /// Entry and index bytes of a key, to which the allocations of key and value are added.
 const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Bucket>() + 1;
+/// Most keys warmed at a time: about as many loads as a processor core keeps in flight.
+pub const WARM_COUNT_MAX: usize = 16;
+/// A keyspace smaller than this stays in the cache by itself.
+const WARM_BYTES_MIN: usize = 512 * 1024;
 /// The entry has no deadline.
 const NO_DEADLINE: u32 = u32::MAX;
 
@@ -95,6 +100,12 @@ impl Keyspace {
         self.len() * ENTRY_BYTES + self.deadlines.len() * size_of::<Deadline>() + self.heap_bytes
     }
 
+    /// Memory taken by one key, in bytes.
+    pub fn bytes_of(&self, found: Found) -> usize {
+        let entry = self.entry(found);
+        ENTRY_BYTES + entry.key.heap_bytes() + entry.value.heap_bytes()
+    }
+
     /// Finds `key`, unless its deadline has passed.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64, stats: &mut Stats) -> Option<Found> {
@@ -106,6 +117,26 @@ impl Keyspace {
             return None;
         }
         Some(Found(place))
+    }
+
+    /// Touches the memory that lookups of `keys` will need, all keys at once. Their cache misses
+    /// overlap here, where each lookup by itself would wait for one after the other.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        if self.bytes() < WARM_BYTES_MIN {
+            return;
+        }
+        let mut places = [None; WARM_COUNT_MAX];
+        for (place, key) in places.iter_mut().zip(keys) {
+            let hash = self.hash(key);
+            let bucket = self.index.find(spread(hash), |bucket| bucket.hash == hash);
+            *place = bucket.map(|bucket| bucket.place);
+        }
+        for place in places.iter().flatten() {
+            black_box(self.entries.get(*place).map(|entry| entry.deadline));
+        }
+        for entry in places.iter().flatten().filter_map(|place| self.entries.get(*place)) {
+            entry.value.touch();
+        }
     }
 
     /// The value of a key found.

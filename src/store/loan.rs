@@ -15,10 +15,13 @@ pub struct FullKey {
     pub name: Vec<u8>,
 }
 
+/// A value and its deadline.
+type Content = (Value, Option<u64>);
+
 /// Keys of one partition, with what they held.
 #[derive(Debug, Default)]
 pub struct Loan {
-    items: Vec<(FullKey, Option<(Value, Option<u64>)>)>,
+    items: Vec<(FullKey, Option<Content>)>,
 }
 
 impl Loan {
@@ -34,7 +37,7 @@ impl Loan {
 
     /// Puts the keys into `partition`; answers which they are.
     pub fn put(self, partition: &mut Partition) -> Vec<FullKey> {
-        let put = |(key, content): (FullKey, Option<(Value, Option<u64>)>)| {
+        let put = |(key, content): (FullKey, Option<Content>)| {
             if let Some((value, deadline)) = content {
                 let expiry = deadline.map_or(Expiry::Never, Expiry::At);
                 partition.keyspace(key.db).set(&key.name, value, expiry);

@@ -250,6 +250,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "a method is not general enough")]
     fn nulls_follow_the_version() {
         assert_eq!(both(|e| e.null()), pair("$-1\r\n", "_\r\n"));
         assert_eq!(both(|e| e.null_array()), pair("*-1\r\n", "_\r\n"));

@@ -3,6 +3,10 @@
 //! Called for requests that the cache could not answer. Invariant: only regular files get out of
 //! here; the open neither follows symbolic links, nor leaves the root, nor waits for a FIFO's writer.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::UNIX_EPOCH;
+
 use std::rc::Rc;
 
 use crate::error::{Errno, Error};
@@ -40,16 +44,22 @@ impl HttpShard {
 
     async fn open_and_look(&self, encoded: &[u8]) -> Result<(File, Vec<u8>, Identity), Status> {
         let path = relative_path(encoded)?;
-        let file = self.root().await?.open_file(&path).await.map_err(|error| status_of(&error))?;
-        let status = file.stat().await.map_err(|error| status_of(&error))?;
+        let file = self
+            .root()
+            .await?
+            .open_file(OsStr::from_bytes(&path))
+            .await
+            .map_err(|error| status_of(&error))?;
+        let status = file.metadata().await.map_err(|error| status_of(&error))?;
         if !status.is_file() {
             return Err(Status::NotFound);
         }
+        let modified = status.modified().duration_since(UNIX_EPOCH).unwrap_or_default();
         let identity = Identity {
             inode: status.inode(),
-            size: status.size(),
-            modified_s: status.modified_s(),
-            modified_ns: status.modified_ns(),
+            size: status.len(),
+            modified_s: modified.as_secs(),
+            modified_ns: modified.subsec_nanos(),
         };
         Ok((file, path, identity))
     }
@@ -79,7 +89,8 @@ async fn load(file: File, path: &[u8], mut identity: Identity) -> Result<CachedF
     let mut content = Vec::with_capacity(identity.size as usize);
     while (content.len() as u64) < identity.size {
         let (before, offset) = (content.len(), content.len() as u64);
-        content = file.read_at(content, offset).await.map_err(|error| status_of(&error))?;
+        let read = file.read_at(content, offset).await.map_err(|error| status_of(&error))?;
+        content = read.into_vec();
         if content.len() == before {
             break;
         }

@@ -164,7 +164,7 @@ impl Connection {
             let buffer = mem::take(&mut self.output);
             // An error, or a file that has become shorter: the length was announced, so the only
             // way left to say so is to break off (RFC 9112 section 8).
-            self.output = file.read_at(buffer, offset).await.map_err(|_| Gone)?;
+            self.output = file.read_at(buffer, offset).await.map_err(|_| Gone)?.into_vec();
             self.output.truncate(before + wanted);
             if self.output.len() == before {
                 return Err(Gone);

@@ -156,6 +156,8 @@ pub struct Call<'a> {
     pub partition: &'a mut Partition,
     /// The command's name and arguments.
     pub args: Args<'a>,
+    /// How many partitions there are.
+    pub partitions: usize,
     /// The selected database.
     pub db: usize,
     /// Unix time in milliseconds.
@@ -195,8 +197,7 @@ impl Refusal {
     /// The arguments do not fit together.
     pub const SYNTAX: Self = Self::Fixed("ERR syntax error");
     /// An argument or a value should be an integer.
-    pub const NOT_AN_INTEGER: Self =
-        Self::Fixed("ERR value is not an integer or out of range");
+    pub const NOT_AN_INTEGER: Self = Self::Fixed("ERR value is not an integer or out of range");
     /// There is no such database.
     pub const NO_SUCH_DATABASE: Self = Self::Fixed("ERR DB index is out of range");
     /// The command needs the key to be there.
@@ -237,6 +238,12 @@ impl From<WrongType> for Refusal {
 #[inline]
 pub fn integer(argument: &[u8]) -> Result<i64, Refusal> {
     parse_i64(argument).ok_or(Refusal::NOT_AN_INTEGER)
+}
+
+/// Reads an argument as an integer of 32 bits.
+pub fn small_integer(argument: &[u8]) -> Result<i32, Refusal> {
+    let out_of_range = "ERR value is out of range, value must between -2147483648 and 2147483647";
+    i32::try_from(integer(argument)?).map_err(|_| Refusal::Fixed(out_of_range))
 }
 
 /// Whether an argument is the option `name`, in whatever case.

@@ -1,0 +1,202 @@
+//! Who is compared: names, what each can serve, and the command line that starts it.
+//!
+//! Invariant: a contender's name is unique; reports and targets find rows by it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use super::workload::Service;
+use crate::failure::Failure;
+use crate::{floor, peers};
+
+/// The engines of annulus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+pub(crate) enum Engine {
+    /// io_uring, one ring per shard.
+    Uring,
+    /// Readiness by epoll.
+    Epoll,
+    /// A thread per connection.
+    Threads,
+}
+
+impl Engine {
+    /// The name that `--engine` takes.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Engine::Uring => "uring",
+            Engine::Epoll => "epoll",
+            Engine::Threads => "threads",
+        }
+    }
+}
+
+impl From<Engine> for annulus::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Uring => annulus::Engine::Uring,
+            Engine::Epoll => annulus::Engine::Epoll,
+            Engine::Threads => annulus::Engine::Threads,
+        }
+    }
+}
+
+/// A server in the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// annulus with one of its engines.
+    Annulus(Engine),
+    /// A bare loop without runtime.
+    Floor(floor::Engine),
+    /// Another runtime.
+    Peer(peers::Name),
+    /// redis-server without persistence.
+    Redis,
+    /// nginx with one worker.
+    Nginx,
+}
+
+/// Where the programs are and what they may use.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// The daemon.
+    pub(crate) annulus: PathBuf,
+    /// This program, for floors and echo servers.
+    pub(crate) bench: PathBuf,
+    /// A directory of this run for configurations, logs and files to serve.
+    pub(crate) directory: PathBuf,
+}
+
+/// The name under [`Site::directory`] of what HTTP servers serve.
+pub(crate) const FILES: &str = "files";
+/// The file that is fetched, and its size.
+pub(crate) const FILE_NAME: &str = "1k.bin";
+pub(crate) const FILE_BYTES: usize = 1024;
+/// The key that is fetched over HTTP, and the size of its value.
+pub(crate) const KV_PATH: &str = "/kv/bench";
+pub(crate) const KV_BYTES: usize = 64;
+
+impl Contender {
+    /// The name in tables, logs and targets.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Contender::Annulus(engine) => format!("annulus {}", engine.text()),
+            Contender::Floor(floor::Engine::Ring) => "floor ring".into(),
+            Contender::Floor(floor::Engine::Epoll) => "floor epoll".into(),
+            Contender::Floor(floor::Engine::Threads) => "floor threads".into(),
+            Contender::Peer(name) => name.text().into(),
+            Contender::Redis => "redis".into(),
+            Contender::Nginx => "nginx".into(),
+        }
+    }
+
+    /// Whether it can serve this at all.
+    pub(crate) fn serves(self, service: Service) -> bool {
+        match self {
+            Contender::Annulus(_) => true,
+            Contender::Floor(_) => matches!(service, Service::Echo | Service::Resp),
+            Contender::Peer(_) => service == Service::Echo,
+            Contender::Redis => service == Service::Resp,
+            Contender::Nginx => service == Service::Http,
+        }
+    }
+
+    /// The command that makes it serve `service` on 127.0.0.1:`port`.
+    pub(crate) fn command(
+        self,
+        service: Service,
+        port: u16,
+        site: &Site,
+    ) -> Result<Command, Failure> {
+        let address = format!("127.0.0.1:{port}");
+        let mut command = match self {
+            Contender::Annulus(engine) if service == Service::Echo => {
+                let mut command = Command::new(&site.bench);
+                command.args(["peer", "annulus", "--engine", engine.text(), "--listen", &address]);
+                command
+            }
+            Contender::Annulus(engine) => daemon(engine, service, &address, site),
+            Contender::Floor(engine) => {
+                let mut command = Command::new(&site.bench);
+                let protocol = if service == Service::Echo { "echo" } else { "resp" };
+                let engine = match engine {
+                    floor::Engine::Ring => "ring",
+                    floor::Engine::Epoll => "epoll",
+                    floor::Engine::Threads => "threads",
+                };
+                command.args(["floor", "--engine", engine, "--protocol", protocol]);
+                command.args(["--listen", &address]);
+                command
+            }
+            Contender::Peer(name) => {
+                let mut command = Command::new(&site.bench);
+                command.args(["peer", name.text(), "--listen", &address]);
+                command
+            }
+            Contender::Redis => {
+                let mut command = Command::new("redis-server");
+                let port = port.to_string();
+                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", ""]);
+                command.args(["--appendonly", "no", "--tcp-backlog", "4096"]);
+                command
+            }
+            Contender::Nginx => nginx(port, &site.directory)?,
+        };
+        command.current_dir(&site.directory);
+        Ok(command)
+    }
+}
+
+fn daemon(engine: Engine, service: Service, address: &str, site: &Site) -> Command {
+    // The port that is not asked for must not be the default: another daemon may have it.
+    let (resp, http) = match service {
+        Service::Resp => (address, "127.0.0.1:0"),
+        _ => ("127.0.0.1:0", address),
+    };
+    let mut command = Command::new(&site.annulus);
+    command.args(["serve", "--engine", engine.text(), "--shards", "1", "--cpu-cores", "1"]);
+    command.args(["--resp", resp, "--http", http, "--root"]);
+    command.arg(site.directory.join(FILES));
+    command
+}
+
+/// nginx with the same paths as the daemon's, and everything off that costs time.
+fn nginx(port: u16, directory: &Path) -> Result<Command, Failure> {
+    let body = String::from_utf8_lossy(&crate::load::command::payload(KV_BYTES)).into_owned();
+    let files = directory.join(FILES);
+    let prefix = directory.join("nginx");
+    let config = format!(
+        "worker_processes 1; daemon off; pid {prefix}/nginx.pid; error_log stderr crit;\n\
+         events {{ worker_connections 8192; use epoll; }}\n\
+         http {{\n\
+           access_log off; default_type application/octet-stream;\n\
+           client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy;\n\
+           fastcgi_temp_path {prefix}/fastcgi; uwsgi_temp_path {prefix}/uwsgi;\n\
+           scgi_temp_path {prefix}/scgi;\n\
+           keepalive_timeout 600s; keepalive_requests 1000000000; tcp_nodelay on;\n\
+           sendfile on; open_file_cache max=1000 inactive=600s; open_file_cache_valid 600s;\n\
+           server {{\n\
+             listen 127.0.0.1:{port} backlog=4096;\n\
+             location = {KV_PATH} {{ return 200 \"{body}\"; }}\n\
+             location /files/ {{ alias {files}/; }}\n\
+           }}\n\
+         }}\n",
+        prefix = prefix.display(),
+        files = files.display(),
+    );
+    let path = prefix.join("nginx.conf");
+    std::fs::create_dir_all(&prefix)
+        .and_then(|()| std::fs::write(&path, config))
+        .map_err(|error| Failure::failed("write nginx.conf", error))?;
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(&prefix).arg("-c").arg(&path).args(["-e", "stderr"]);
+    Ok(command)
+}
+
+/// Whether `program` is somewhere in `PATH`.
+pub(crate) fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}

@@ -1,0 +1,295 @@
+//! `annulus-bench compare`: every contender on one core, driven from the others, in turns.
+//!
+//! Called from the command line and by `scripts/bench`. The page reads as the run goes: settings,
+//! plan, rounds by service, report. Debug builds are refused: their figures mean nothing.
+
+pub(crate) mod contender;
+pub(crate) mod cores;
+pub(crate) mod rounds;
+mod server;
+pub(crate) mod statistics;
+pub(crate) mod workload;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::load::command::payload;
+use crate::report::Report;
+use crate::{affinity, floor, peers};
+use contender::{Contender, Engine, FILE_BYTES, FILE_NAME, FILES, Site, installed};
+use cores::Cores;
+use rounds::{Program, Results};
+use workload::{Case, Service, Workload};
+
+/// Measuring time of a run without `--peers` or `--window`: with starts and warm-ups it stays
+/// within two minutes.
+const BUDGET: Duration = Duration::from_secs(75);
+/// Bounds of a window that is chosen by the budget.
+const WINDOW_MIN: Duration = Duration::from_millis(200);
+const WINDOW_MAX: Duration = Duration::from_secs(1);
+/// Before each window; long enough for connections to be accepted and caches to be warm.
+const WARMUP: Duration = Duration::from_millis(100);
+
+/// Flags of `annulus-bench compare`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Engines of annulus.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "uring,epoll,threads")]
+    engines: Vec<Engine>,
+    /// Workloads; all by default.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    workloads: Vec<Workload>,
+    /// Connections, instead of each workload's own.
+    #[arg(long, value_delimiter = ',')]
+    connections: Vec<usize>,
+    /// Bytes of an echo payload.
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+    /// Rounds; contenders take turns in each.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds measured per round, contender and case; by default what fits into two minutes.
+    #[arg(long)]
+    window: Option<f64>,
+    /// Three short rounds: to see that it works, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// Floors, other runtimes, redis-server and nginx as well.
+    #[arg(long)]
+    peers: bool,
+    /// Only contenders whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Print the targets, met and missed. Wants `--peers`.
+    #[arg(long)]
+    targets: bool,
+    /// Print the tables in Markdown.
+    #[arg(long)]
+    markdown: bool,
+    /// Where the run's directory is made.
+    #[arg(long, default_value = "bench/runs")]
+    output: PathBuf,
+    /// The end of the run's directory name, after the date.
+    #[arg(long, default_value = "compare")]
+    name: String,
+    /// The daemon; by default the `annulus` beside this program.
+    #[arg(long)]
+    annulus: Option<PathBuf>,
+}
+
+/// Runs the comparison and writes its report.
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    if cfg!(debug_assertions) {
+        return Err(Failure::usage(
+            "this is a debug build: its figures would mean nothing. Use \
+             `cargo run --release -p annulus-bench -- compare`",
+        ));
+    }
+    arguments.check()?;
+    floor::raise_descriptor_limit();
+    let stop = stop_on_signals()?;
+    let directory = RunDirectory::make()?;
+    let contenders = arguments.contenders();
+    let plan = arguments.plan();
+    // Echo is served by this program; everything else by the daemon.
+    let daemon_wanted = contenders.iter().any(|one| matches!(one, Contender::Annulus(_)))
+        && plan.iter().any(|(service, _)| *service != Service::Echo);
+    let site = site(&arguments, daemon_wanted, &directory.0)?;
+    let environment = Environment::read();
+    let windows = windows(&plan, &contenders, arguments.rounds());
+    let window = arguments.window(windows)?;
+    let all_cores = affinity::allowed_cores()?;
+    for (fact, value) in environment.lines() {
+        println!("{fact:<13} {value}");
+    }
+    let cores = Cores::split(1)?;
+    println!("{:<13} {}", "cores", cores.line());
+    println!("{:<13} {} rounds of {:.2} s", "rounds", arguments.rounds(), window.as_secs_f64());
+    let progress = progress_bar(windows);
+    let program = Program {
+        rounds: arguments.rounds(),
+        warmup: WARMUP,
+        window,
+        site: &site,
+        stop: &stop,
+        progress: &progress,
+    };
+    let mut results = Results::default();
+    for (service, cases) in &plan {
+        let part = rounds::run(&program, *service, cases, &contenders)?;
+        results.rows.extend(part.rows);
+        results.failures.extend(part.failures);
+    }
+    progress.finish_and_clear();
+    affinity::pin(&all_cores)?;
+    let report = Report::new(environment, cores, window, arguments.rounds(), results);
+    report.print(arguments.markdown, arguments.targets);
+    let path = report.write(&arguments.output, &arguments.name)?;
+    println!("\nwritten to {}", path.display());
+    report.verdict()
+}
+
+impl Arguments {
+    fn check(&self) -> Result<(), Failure> {
+        if self.rounds == 0 {
+            return Err(Failure::usage("--rounds must be at least 1"));
+        }
+        if self.connections.contains(&0) {
+            return Err(Failure::usage("--connections must be at least 1"));
+        }
+        if self.payload == 0 {
+            return Err(Failure::usage("--payload must be at least 1"));
+        }
+        if self.targets && !self.peers {
+            return Err(Failure::usage("--targets compares with others: add --peers"));
+        }
+        if self.name.contains('/') || self.name.is_empty() {
+            return Err(Failure::usage("--name is part of a directory's name: no /, not empty"));
+        }
+        Ok(())
+    }
+
+    fn rounds(&self) -> usize {
+        if self.quick { self.rounds.min(3) } else { self.rounds }
+    }
+
+    fn plan(&self) -> Vec<(Service, Vec<Case>)> {
+        let all = Workload::ALL;
+        let workloads = if self.workloads.is_empty() { &all[..] } else { &self.workloads };
+        workload::plan(workloads, &self.connections, self.payload, !self.quick)
+    }
+
+    /// Everybody who takes part, as far as installed and built in; says who is not.
+    fn contenders(&self) -> Vec<Contender> {
+        let mut all: Vec<Contender> =
+            self.engines.iter().copied().map(Contender::Annulus).collect();
+        if self.peers {
+            let floors = [floor::Engine::Ring, floor::Engine::Epoll, floor::Engine::Threads];
+            all.extend(floors.map(Contender::Floor));
+            if peers::BUILT_IN {
+                all.extend(peers::Name::OTHERS.map(Contender::Peer));
+            } else {
+                eprintln!("without tokio, monoio, compio and glommio: add `--features peers`");
+            }
+            for (contender, program) in
+                [(Contender::Redis, "redis-server"), (Contender::Nginx, "nginx")]
+            {
+                if installed(program) {
+                    all.push(contender);
+                } else {
+                    eprintln!("without {program}: not found in PATH");
+                }
+            }
+        }
+        let chosen = |one: &Contender| {
+            self.only.is_empty() || self.only.iter().any(|part| one.name().contains(part.as_str()))
+        };
+        all.into_iter().filter(chosen).collect()
+    }
+
+    /// The window of each of `windows` measurements.
+    fn window(&self, windows: usize) -> Result<Duration, Failure> {
+        if windows == 0 {
+            return Err(Failure::usage("nothing to compare: no contender serves these workloads"));
+        }
+        if let Some(seconds) = self.window {
+            return Duration::try_from_secs_f64(seconds)
+                .ok()
+                .filter(|window| !window.is_zero())
+                .ok_or_else(|| Failure::usage("--window must be a number of seconds above zero"));
+        }
+        if self.quick {
+            return Ok(WINDOW_MIN);
+        }
+        let fair = BUDGET / windows as u32;
+        // With peers there is no promise about the time, only about the windows.
+        let min = if self.peers { WINDOW_MIN * 2 } else { WINDOW_MIN };
+        Ok(fair.clamp(min, WINDOW_MAX))
+    }
+}
+
+/// How many measurements a run takes.
+fn windows(plan: &[(Service, Vec<Case>)], contenders: &[Contender], rounds: usize) -> usize {
+    let per_round: usize = plan
+        .iter()
+        .map(|(service, cases)| {
+            cases.len() * contenders.iter().filter(|one| one.serves(*service)).count()
+        })
+        .sum();
+    per_round * rounds
+}
+
+fn progress_bar(windows: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta:>4} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(windows as u64).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+/// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Failure::failed("signals", error))?;
+    }
+    Ok(stop)
+}
+
+/// A directory of this run under the system's temporary one, removed with everything in it.
+struct RunDirectory(PathBuf);
+
+impl RunDirectory {
+    fn make() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("annulus-bench-{}", std::process::id()));
+        let files = path.join(FILES);
+        fs::create_dir_all(&files)
+            .and_then(|()| fs::write(files.join(FILE_NAME), payload(FILE_BYTES)))
+            .map_err(|error| Failure::failed(path.display(), error))?;
+        // nginx gives up root's rights before it reads files.
+        open_to_all(&path).map_err(|error| Failure::failed(path.display(), error))?;
+        Ok(Self(path))
+    }
+}
+
+fn open_to_all(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        // Nothing in it is worth a message.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn site(arguments: &Arguments, daemon_wanted: bool, directory: &Path) -> Result<Site, Failure> {
+    let bench =
+        std::env::current_exe().map_err(|error| Failure::failed("find this program", error))?;
+    let beside = bench.with_file_name("annulus");
+    let annulus = arguments.annulus.clone().unwrap_or(beside);
+    if daemon_wanted && !annulus.is_file() {
+        return Err(Failure::usage(format!(
+            "no daemon at {}: run `cargo build --release` first, or name it with --annulus",
+            annulus.display()
+        )));
+    }
+    Ok(Site { annulus: absolute(annulus), bench, directory: directory.to_owned() })
+}
+
+/// Servers run in the run's directory, so a relative path would miss.
+fn absolute(path: PathBuf) -> PathBuf {
+    fs::canonicalize(&path).unwrap_or(path)
+}

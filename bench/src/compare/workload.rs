@@ -1,0 +1,298 @@
+//! What the contenders are made to do: services, workloads, and the cases of a run.
+//!
+//! Invariant: a case names everything that a figure depends on, so equal cases may be compared.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+
+use super::contender::{FILE_NAME, KV_BYTES, KV_PATH};
+use crate::failure::Failure;
+use crate::load::command::payload;
+use crate::load::exchange::{HttpRequest, Operation, Values, Work};
+use crate::load::prepare;
+
+/// Keys of the RESP workloads.
+const KEYS: u64 = 100_000;
+/// Bytes of their values.
+const VALUE_BYTES: usize = 64;
+/// Light requests per second of the mixed workload.
+const LIGHT_RATE: f64 = 2_000.0;
+/// The body of a heavy request: what is to be digested.
+const HEAVY_BODY_BYTES: usize = 16;
+/// Where heavy requests go.
+const HEAVY_PATH: &str = "/compute/digest";
+
+/// What a server serves; servers are started once per service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Echo,
+    Resp,
+    Http,
+    /// HTTP with cores for its cpu pool.
+    Mixed,
+}
+
+/// The workloads that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// Payloads sent back.
+    Echo,
+    /// Redis GET.
+    Get,
+    /// Redis SET.
+    Set,
+    /// HTTP GET of a 64-byte value.
+    Kv,
+    /// HTTP GET of a 1 KiB file.
+    File,
+    /// Light HTTP GETs beside argon2 requests.
+    Mixed,
+}
+
+impl Workload {
+    /// All of them, in the order of the report.
+    pub(crate) const ALL: [Workload; 6] = [
+        Workload::Echo,
+        Workload::Get,
+        Workload::Set,
+        Workload::Kv,
+        Workload::File,
+        Workload::Mixed,
+    ];
+
+    /// What has to be served for it.
+    pub(crate) fn service(self) -> Service {
+        match self {
+            Workload::Echo => Service::Echo,
+            Workload::Get | Workload::Set => Service::Resp,
+            Workload::Kv | Workload::File => Service::Http,
+            Workload::Mixed => Service::Mixed,
+        }
+    }
+
+    /// Connections unless others are asked for: those of the targets.
+    fn default_connections(self) -> &'static [usize] {
+        match self {
+            Workload::Echo => &[1, 64, 1000],
+            Workload::Get | Workload::Set => &[50],
+            Workload::Kv | Workload::File => &[64],
+            Workload::Mixed => &[16],
+        }
+    }
+
+    fn pipelines(self) -> &'static [usize] {
+        match self {
+            Workload::Get | Workload::Set => &[1, 16, 64],
+            _ => &[1],
+        }
+    }
+
+    /// The name in tables.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Workload::Echo => "echo",
+            Workload::Get => "RESP GET",
+            Workload::Set => "RESP SET",
+            Workload::Kv => "HTTP GET /kv",
+            Workload::File => "HTTP 1 KiB file",
+            Workload::Mixed => "light GET",
+        }
+    }
+}
+
+/// How requests are paced.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Pace {
+    /// As fast as replies come.
+    Closed,
+    /// At half of what the slowest contender does in the closed loop.
+    HalfOfSlowest,
+    /// Light requests at a fixed rate, alone.
+    LightAlone,
+    /// Light requests at a fixed rate, beside heavy ones.
+    LightBesideHeavy,
+}
+
+/// One line of the plan: every contender runs it in every round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Case {
+    pub(crate) workload: Workload,
+    pub(crate) connections: usize,
+    pub(crate) pipeline: usize,
+    pub(crate) pace: Pace,
+    pub(crate) payload_bytes: usize,
+}
+
+impl Case {
+    /// The name in tables and logs, without the connections.
+    pub(crate) fn name(&self) -> String {
+        let mut name = match self.workload {
+            Workload::Echo => format!("echo {} B", self.payload_bytes),
+            workload => workload.text().to_owned(),
+        };
+        if matches!(self.workload, Workload::Get | Workload::Set) {
+            let _ = write!(name, " pipeline {}", self.pipeline);
+        }
+        match self.pace {
+            Pace::Closed => {}
+            Pace::HalfOfSlowest => name.push_str(", open loop"),
+            Pace::LightAlone => name.push_str(" alone"),
+            Pace::LightBesideHeavy => name.push_str(" beside argon2"),
+        }
+        name
+    }
+
+    /// The rate of an open loop that does not depend on what was measured.
+    pub(crate) fn fixed_rate(&self) -> Option<f64> {
+        matches!(self.pace, Pace::LightAlone | Pace::LightBesideHeavy).then_some(LIGHT_RATE)
+    }
+
+    /// Whether the closed-loop rates of `other` set the pace of this open loop.
+    pub(crate) fn is_paced_by(&self, other: &Case) -> bool {
+        self.pace == Pace::HalfOfSlowest
+            && other.pace == Pace::Closed
+            && (self.workload, self.connections, self.pipeline)
+                == (other.workload, other.connections, other.pipeline)
+    }
+
+    /// The requests.
+    pub(crate) fn work(&self, address: SocketAddr) -> Work {
+        let host = address.to_string();
+        match self.workload {
+            Workload::Echo => Work::Echo { payload_bytes: self.payload_bytes },
+            Workload::Get => Work::Resp { operation: Operation::Get, values: values() },
+            Workload::Set => Work::Resp { operation: Operation::Set, values: values() },
+            Workload::File => {
+                let path = format!("/files/{FILE_NAME}");
+                let expected = payload(super::contender::FILE_BYTES);
+                Work::Http(Arc::new(HttpRequest::new("GET", &host, &path, b"", Some(expected))))
+            }
+            Workload::Kv | Workload::Mixed => {
+                let expected = payload(KV_BYTES);
+                Work::Http(Arc::new(HttpRequest::new("GET", &host, KV_PATH, b"", Some(expected))))
+            }
+        }
+    }
+}
+
+/// The heavy requests of the mixed workload.
+pub(crate) fn heavy_work(address: SocketAddr) -> Work {
+    let body = payload(HEAVY_BODY_BYTES);
+    let host = address.to_string();
+    Work::Http(Arc::new(HttpRequest::new("POST", &host, HEAVY_PATH, &body, None)))
+}
+
+fn values() -> Arc<Values> {
+    Arc::new(Values::new(KEYS, VALUE_BYTES))
+}
+
+/// Puts in what the workloads of `service` read. nginx answers `/kv` by itself (`fixed`).
+pub(crate) fn prepare(service: Service, address: SocketAddr, fixed: bool) -> Result<(), Failure> {
+    match service {
+        Service::Resp => prepare::set_all(address, &values()),
+        Service::Http | Service::Mixed if !fixed => {
+            prepare::put(address, KV_PATH, &payload(KV_BYTES))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The cases of `workloads`, grouped by service; `connections` replaces the default ones.
+pub(crate) fn plan(
+    workloads: &[Workload],
+    connections: &[usize],
+    payload_bytes: usize,
+    open_loop: bool,
+) -> Vec<(Service, Vec<Case>)> {
+    let mut groups: Vec<(Service, Vec<Case>)> = Vec::new();
+    for workload in Workload::ALL.into_iter().filter(|workload| workloads.contains(workload)) {
+        let service = workload.service();
+        if groups.last().is_none_or(|(last, _)| *last != service) {
+            groups.push((service, Vec::new()));
+        }
+        let Some((_, cases)) = groups.last_mut() else { continue };
+        let fixed_connections = workload == Workload::Mixed || connections.is_empty();
+        let all = if fixed_connections { workload.default_connections() } else { connections };
+        let case = |connections, pipeline, pace| Case {
+            workload,
+            connections,
+            pipeline,
+            pace,
+            payload_bytes,
+        };
+        for connections in all.iter().copied() {
+            if workload == Workload::Mixed {
+                cases.push(case(connections, 1, Pace::LightAlone));
+                cases.push(case(connections, 1, Pace::LightBesideHeavy));
+                continue;
+            }
+            for pipeline in workload.pipelines() {
+                cases.push(case(connections, *pipeline, Pace::Closed));
+            }
+            let usual = all.len() == 1 || connections == 64;
+            let read = matches!(workload, Workload::Echo | Workload::Get | Workload::Kv);
+            if open_loop && usual && read {
+                cases.push(case(connections, 1, Pace::HalfOfSlowest));
+            }
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_plan_holds_every_target() {
+        let groups = plan(&Workload::ALL, &[], 64, true);
+        let services: Vec<Service> = groups.iter().map(|(service, _)| *service).collect();
+        assert_eq!(services, [Service::Echo, Service::Resp, Service::Http, Service::Mixed]);
+        let names: Vec<String> = groups
+            .iter()
+            .flat_map(|(_, cases)| cases)
+            .map(|case| format!("{} @{}", case.name(), case.connections))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "echo 64 B @1",
+                "echo 64 B @64",
+                "echo 64 B, open loop @64",
+                "echo 64 B @1000",
+                "RESP GET pipeline 1 @50",
+                "RESP GET pipeline 16 @50",
+                "RESP GET pipeline 64 @50",
+                "RESP GET pipeline 1, open loop @50",
+                "RESP SET pipeline 1 @50",
+                "RESP SET pipeline 16 @50",
+                "RESP SET pipeline 64 @50",
+                "HTTP GET /kv @64",
+                "HTTP GET /kv, open loop @64",
+                "HTTP 1 KiB file @64",
+                "light GET alone @16",
+                "light GET beside argon2 @16",
+            ]
+        );
+    }
+
+    #[test]
+    fn asked_for_connections_replace_the_defaults() {
+        let groups = plan(&[Workload::Kv], &[7], 64, false);
+        assert_eq!(groups.len(), 1);
+        assert_eq!(groups[0].1.len(), 1);
+        assert_eq!(groups[0].1[0].connections, 7);
+    }
+
+    #[test]
+    fn an_open_loop_is_paced_by_its_own_closed_loop() {
+        let groups = plan(&[Workload::Echo], &[64], 64, true);
+        let [closed, open] = groups[0].1[..] else { panic!("two cases") };
+        assert!(open.is_paced_by(&closed));
+        assert!(!closed.is_paced_by(&open));
+        assert!(!open.is_paced_by(&Case { connections: 1, ..closed }));
+    }
+}

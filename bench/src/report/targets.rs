@@ -1,0 +1,168 @@
+//! The project's targets, and whether a run met them.
+//!
+//! Each is a ratio of annulus to a contender in the same case of the same run, lower is better.
+//! Invariant: a target that was not measured is neither met nor missed.
+
+use serde::Serialize;
+
+use crate::compare::contender::{Contender, Engine};
+use crate::compare::rounds::Row;
+use crate::compare::statistics::Spread;
+use crate::compare::workload::{Pace, Workload};
+use crate::{floor, peers};
+
+const URING: Contender = Contender::Annulus(Engine::Uring);
+const EPOLL: Contender = Contender::Annulus(Engine::Epoll);
+const THREADS: Contender = Contender::Annulus(Engine::Threads);
+const FLOOR_RING: Contender = Contender::Floor(floor::Engine::Ring);
+const FLOOR_EPOLL: Contender = Contender::Floor(floor::Engine::Epoll);
+const FLOOR_THREADS: Contender = Contender::Floor(floor::Engine::Threads);
+const TOKIO: Contender = Contender::Peer(peers::Name::Tokio);
+
+/// Server CPU per echo: ours, theirs, the highest ratio allowed. At 64 and at 1000 connections.
+const ECHO: [(Contender, Contender, f64); 9] = [
+    (URING, FLOOR_RING, 1.08),
+    (URING, TOKIO, 1.00),
+    (URING, Contender::Peer(peers::Name::Monoio), 1.00),
+    (URING, Contender::Peer(peers::Name::Compio), 1.00),
+    (URING, Contender::Peer(peers::Name::Glommio), 0.90),
+    (URING, THREADS, 0.60),
+    (EPOLL, TOKIO, 1.03),
+    (EPOLL, FLOOR_EPOLL, 1.08),
+    (THREADS, FLOOR_THREADS, 1.08),
+];
+/// Server CPU per GET and per SET: pipeline, the ratio to redis, the ratio to the floor.
+const RESP: [(usize, f64, f64); 3] = [(1, 0.90, 1.10), (16, 0.48, 1.10), (64, 0.38, 1.10)];
+/// Server CPU per HTTP request relative to nginx.
+const HTTP: [(Workload, f64); 2] = [(Workload::Kv, 0.80), (Workload::File, 0.75)];
+/// p99 of light requests beside argon2, relative to the same alone.
+const LIGHT_P99: f64 = 1.5;
+
+/// One target and what was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Judged {
+    pub(super) workload: String,
+    pub(super) connections: usize,
+    pub(super) ours: String,
+    pub(super) theirs: String,
+    pub(super) max: f64,
+    pub(super) measured: Option<Spread>,
+}
+
+impl Judged {
+    /// Whether the target was met; `None` if it was not measured.
+    pub(super) fn is_met(&self) -> Option<bool> {
+        self.measured.map(|ratio| ratio.median <= self.max)
+    }
+}
+
+/// Which case a target is about.
+#[derive(Clone, Copy)]
+struct Scene {
+    workload: Workload,
+    connections: usize,
+    pipeline: usize,
+}
+
+impl Scene {
+    fn row(self, rows: &[Row], contender: Contender, pace: Pace) -> Option<&Row> {
+        rows.iter().find(|row| {
+            row.contender == contender
+                && row.case.pace == pace
+                && row.case.workload == self.workload
+                && row.case.connections == self.connections
+                && row.case.pipeline == self.pipeline
+        })
+    }
+
+    /// Server CPU per request of `ours` relative to `theirs`.
+    fn cpu(self, rows: &[Row], ours: Contender, theirs: Contender, max: f64) -> Judged {
+        let us = |contender| self.row(rows, contender, Pace::Closed).map(Row::server_us);
+        let measured =
+            us(ours).zip(us(theirs)).and_then(|(ours, theirs)| Spread::of_ratios(&ours, &theirs));
+        let pipeline = match self.workload {
+            Workload::Get | Workload::Set => format!(" pipeline {}", self.pipeline),
+            _ => String::new(),
+        };
+        Judged {
+            workload: format!("{}{pipeline}, CPU", self.workload.text()),
+            connections: self.connections,
+            ours: ours.name(),
+            theirs: theirs.name(),
+            max,
+            measured,
+        }
+    }
+
+    /// p99 of light requests of `ours` beside heavy ones, relative to the same alone.
+    fn p99(self, rows: &[Row], ours: Contender) -> Judged {
+        let p99 = |pace| -> Option<Vec<f64>> {
+            let samples = &self.row(rows, ours, pace)?.samples;
+            let p99 =
+                |latency: &hdrhistogram::Histogram<u64>| latency.value_at_quantile(0.99) as f64;
+            Some(samples.iter().map(|sample| p99(&sample.outcome.tally.latency)).collect())
+        };
+        let measured = p99(Pace::LightBesideHeavy)
+            .zip(p99(Pace::LightAlone))
+            .and_then(|(beside, alone)| Spread::of_ratios(&beside, &alone));
+        Judged {
+            workload: "light GET, p99".into(),
+            connections: self.connections,
+            ours: format!("{} beside argon2", ours.name()),
+            theirs: "alone".into(),
+            max: LIGHT_P99,
+            measured,
+        }
+    }
+}
+
+/// Every target, with its measured ratio if `rows` has it.
+pub(super) fn judge(rows: &[Row]) -> Vec<Judged> {
+    let mut judged = Vec::new();
+    for connections in [64, 1000] {
+        let scene = Scene { workload: Workload::Echo, connections, pipeline: 1 };
+        judged.extend(ECHO.map(|(ours, theirs, max)| scene.cpu(rows, ours, theirs, max)));
+    }
+    for workload in [Workload::Get, Workload::Set] {
+        for (pipeline, redis, floor) in RESP {
+            let scene = Scene { workload, connections: 50, pipeline };
+            judged.push(scene.cpu(rows, URING, Contender::Redis, redis));
+            judged.push(scene.cpu(rows, URING, FLOOR_RING, floor));
+        }
+    }
+    for (workload, max) in HTTP {
+        let scene = Scene { workload, connections: 64, pipeline: 1 };
+        judged.push(scene.cpu(rows, URING, Contender::Nginx, max));
+    }
+    let scene = Scene { workload: Workload::Mixed, connections: 16, pipeline: 1 };
+    judged.push(scene.p99(rows, URING));
+    judged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(measured: Option<f64>) -> Judged {
+        Judged {
+            workload: String::new(),
+            connections: 1,
+            ours: String::new(),
+            theirs: String::new(),
+            max: 1.08,
+            measured: measured.and_then(|ratio| Spread::of([ratio])),
+        }
+    }
+
+    #[test]
+    fn a_ratio_up_to_the_target_meets_it() {
+        assert_eq!(judged(Some(1.08)).is_met(), Some(true));
+        assert_eq!(judged(Some(1.081)).is_met(), Some(false));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        assert_eq!(judged(None).is_met(), None);
+        assert!(judge(&[]).iter().all(|target| target.is_met().is_none()));
+    }
+}

@@ -1,0 +1,108 @@
+//! The services of the daemon, as every thread that takes connections shares them.
+//!
+//! Made once by `serve`. Invariant: a thread that runs a connection has its view of the store
+//! installed: a shard its own partition, a connection's own thread the locked ones.
+
+use std::sync::Arc;
+
+use super::listen::Listeners;
+use super::settings::{HttpSettings, Settings};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::net::{TcpStream, serve_connection};
+use crate::protocol::http1::Limits;
+use crate::runtime::Runtime;
+use crate::service::http::{self, About, HttpService};
+use crate::shard::ShardId;
+use crate::store::access::LockedStore;
+use crate::store::{PartitionId, SlotMap, Store};
+
+/// Partitions of a store that is behind locks: enough that connections seldom meet at one.
+const LOCKED_PARTITIONS_COUNT: usize = 64;
+
+/// All services. Cloning shares them.
+#[derive(Clone)]
+pub(super) struct Services {
+    http: Arc<HttpService>,
+    stores: Stores,
+}
+
+/// How a thread gets its view of the store.
+#[derive(Clone)]
+enum Stores {
+    /// Each shard owns a partition.
+    Owned(SlotMap),
+    /// Every connection's thread reaches every partition.
+    Locked(LockedStore),
+}
+
+impl Services {
+    pub(super) fn new(settings: &Settings, runtime: &Runtime, listeners: &Listeners) -> Self {
+        let about = about(runtime, listeners);
+        let http = HttpService::new(of_http(&settings.http), &about, runtime.metrics().clone());
+        let stores = match runtime.report().engine {
+            Engine::Threads => {
+                Stores::Locked(LockedStore::new(SlotMap::new(LOCKED_PARTITIONS_COUNT)))
+            }
+            _ => Stores::Owned(SlotMap::new(runtime.plan().shards.len())),
+        };
+        Self { http: Arc::new(http), stores }
+    }
+
+    /// Gives the calling shard what its connections need.
+    pub(super) fn start_shard(&self, shard: ShardId) {
+        match &self.stores {
+            Stores::Owned(map) => Store::owning(*map, PartitionId(shard.0)).install(),
+            Stores::Locked(store) => store.open().install(),
+        }
+    }
+
+    pub(super) fn serve_resp(&self, stream: TcpStream) -> Result<(), Error> {
+        drop(stream);
+        Err(Error::unsupported("the RESP service is not part of this build"))
+    }
+
+    pub(super) fn serve_http(&self, stream: TcpStream) -> Result<(), Error> {
+        let (http, stores) = (Arc::clone(&self.http), self.stores.clone());
+        serve_connection("http", stream, move |stream| {
+            stores.install_here();
+            http.serve(stream)
+        })
+    }
+}
+
+impl Stores {
+    /// A shard's thread has its view from the start; a connection's own thread begins without.
+    fn install_here(&self) {
+        if let Self::Locked(store) = self {
+            store.open().install();
+        }
+    }
+}
+
+fn about(runtime: &Runtime, listeners: &Listeners) -> About {
+    let resp = listeners.resp_address.map(|address| ("RESP".to_owned(), address.to_string()));
+    let http = listeners.http_address.map(|address| ("HTTP".to_owned(), address.to_string()));
+    About {
+        engine: runtime.report().to_string(),
+        shard_count: runtime.plan().shards.len(),
+        listeners: resp.into_iter().chain(http).collect(),
+    }
+}
+
+fn of_http(settings: &HttpSettings) -> http::HttpSettings {
+    http::HttpSettings {
+        limits: Limits {
+            head_bytes_max: settings.head_bytes_max,
+            target_bytes_max: settings.target_bytes_max,
+            field_count_max: settings.field_count_max,
+            body_bytes_max: settings.body_bytes_max,
+        },
+        header_timeout: settings.header_timeout,
+        body_timeout: settings.body_timeout,
+        idle_timeout: settings.idle_timeout,
+        send_timeout: settings.send_timeout,
+        files_root: settings.root.clone(),
+        ..http::HttpSettings::default()
+    }
+}

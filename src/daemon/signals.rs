@@ -1,0 +1,44 @@
+//! Signals, on a thread of their own: drain, end at once, re-read the configuration.
+//!
+//! Started by `serve` before the shards, so that no signal takes the default action meanwhile.
+//! Invariant: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
+
+use std::io;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Stop accepting, finish requests in hand, end.
+    Drain,
+    /// Re-read the configuration.
+    Reload,
+}
+
+/// Exit code of a process that a second signal ended: it failed to finish what it had in hand.
+const ENDED_AT_ONCE: i32 = 1;
+
+/// Calls `handle` on the signal thread for each request, until the process ends.
+pub fn watch(mut handle: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let watch = move || {
+        let mut draining = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => handle(Request::Reload),
+                _ if draining => {
+                    tracing::warn!("second signal: ending at once, requests in hand are lost");
+                    std::process::exit(ENDED_AT_ONCE);
+                }
+                _ => {
+                    draining = true;
+                    handle(Request::Drain);
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("annulus-signals".into()).spawn(watch).map(drop)
+}

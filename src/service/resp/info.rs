@@ -1,0 +1,192 @@
+//! The text of `INFO`. Called when every partition has told its figures.
+//!
+//! Invariant: the figures of partitions are added up position by position, whoever tells them.
+
+use std::fmt::Write as _;
+
+use crate::store::{DATABASES_COUNT, Partition};
+
+use super::server::{REDIS_VERSION, Server};
+
+/// Figures ahead of those of the databases.
+const HEAD_COUNT: usize = 4;
+/// Figures that a partition tells.
+const FIGURES_COUNT: usize = HEAD_COUNT + 2 * DATABASES_COUNT;
+
+/// What partitions tell for `INFO`, added up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figures([u64; FIGURES_COUNT]);
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self([0; FIGURES_COUNT])
+    }
+}
+
+impl Figures {
+    /// Writes the figures of `partition` to `out`.
+    pub fn tell(partition: &Partition, out: &mut Vec<u8>) {
+        let stats = partition.stats;
+        let head = [stats.hits, stats.misses, stats.expired, partition.bytes() as u64];
+        let databases = partition.keyspaces().iter();
+        let databases = databases.flat_map(|db| [db.len() as u64, db.deadlines_len() as u64]);
+        for figure in head.into_iter().chain(databases) {
+            out.extend_from_slice(&figure.to_le_bytes());
+        }
+    }
+
+    /// Adds what one partition has told.
+    pub fn add(&mut self, told: &[u8]) {
+        for (sum, figure) in self.0.iter_mut().zip(told.as_chunks().0) {
+            *sum += u64::from_le_bytes(*figure);
+        }
+    }
+}
+
+type Section = fn(&Server, &Figures, u64, &mut String);
+
+const SECTIONS: [(&str, Section); 8] = [
+    ("Server", server),
+    ("Clients", clients),
+    ("Memory", memory),
+    ("Persistence", persistence),
+    ("Stats", stats),
+    ("Replication", replication),
+    ("Cluster", cluster),
+    ("Keyspace", keyspace),
+];
+
+/// The sections named in `wanted`, or all of them if none is named.
+pub fn render<'a>(
+    server: &Server,
+    figures: &Figures,
+    wanted: impl Iterator<Item = &'a [u8]> + Clone,
+    now_ms: u64,
+) -> String {
+    let all = ["default", "all", "everything"];
+    let asks_all = |name: &[u8]| all.iter().any(|all| name.eq_ignore_ascii_case(all.as_bytes()));
+    let everything = wanted.clone().next().is_none() || wanted.clone().any(asks_all);
+    let mut text = String::new();
+    for (name, section) in SECTIONS {
+        if everything || wanted.clone().any(|asked| asked.eq_ignore_ascii_case(name.as_bytes())) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            // Writing to a string cannot fail.
+            let _ = write!(text, "# {name}\r\n");
+            section(server, figures, now_ms, &mut text);
+        }
+    }
+    text
+}
+
+fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _ = write!(text, "{name}:{value}\r\n");
+}
+
+fn server(server: &Server, _: &Figures, now_ms: u64, text: &mut String) {
+    let uptime = now_ms.saturating_sub(server.started_ms) / 1000;
+    line(text, "redis_version", REDIS_VERSION);
+    line(text, "redis_mode", "standalone");
+    line(text, "annulus_version", env!("CARGO_PKG_VERSION"));
+    line(text, "annulus_engine", server.settings.engine);
+    line(text, "annulus_partitions", server.map.count());
+    line(text, "os", std::env::consts::OS);
+    line(text, "arch_bits", usize::BITS);
+    line(text, "process_id", std::process::id());
+    line(text, "tcp_port", server.settings.port);
+    line(text, "server_time_usec", now_ms * 1000);
+    line(text, "uptime_in_seconds", uptime);
+    line(text, "uptime_in_days", uptime / 86_400);
+}
+
+fn clients(server: &Server, _: &Figures, _: u64, text: &mut String) {
+    line(text, "connected_clients", server.clients.totals().connected);
+    line(text, "maxclients", server.clients_count_max());
+    line(text, "blocked_clients", 0);
+}
+
+fn memory(_: &Server, figures: &Figures, _: u64, text: &mut String) {
+    let bytes = figures.0[3];
+    line(text, "used_memory", bytes);
+    let _ = write!(text, "used_memory_human:{:.2}M\r\n", bytes as f64 / f64::from(1 << 20));
+    line(text, "used_memory_dataset", bytes);
+    line(text, "maxmemory", 0);
+    line(text, "maxmemory_human", "0B");
+    line(text, "maxmemory_policy", "noeviction");
+}
+
+fn persistence(_: &Server, _: &Figures, _: u64, text: &mut String) {
+    line(text, "loading", 0);
+    line(text, "rdb_bgsave_in_progress", 0);
+    line(text, "aof_enabled", 0);
+}
+
+fn stats(server: &Server, figures: &Figures, _: u64, text: &mut String) {
+    let totals = server.clients.totals();
+    line(text, "total_connections_received", totals.accepted);
+    line(text, "total_commands_processed", totals.commands);
+    line(text, "rejected_connections", totals.refused);
+    line(text, "expired_keys", figures.0[2]);
+    line(text, "evicted_keys", 0);
+    line(text, "keyspace_hits", figures.0[0]);
+    line(text, "keyspace_misses", figures.0[1]);
+}
+
+fn replication(_: &Server, _: &Figures, _: u64, text: &mut String) {
+    line(text, "role", "master");
+    line(text, "connected_slaves", 0);
+}
+
+fn cluster(_: &Server, _: &Figures, _: u64, text: &mut String) {
+    line(text, "cluster_enabled", 0);
+}
+
+fn keyspace(_: &Server, figures: &Figures, _: u64, text: &mut String) {
+    for (db, pair) in figures.0[HEAD_COUNT..].as_chunks::<2>().0.iter().enumerate() {
+        let [keys, expires] = *pair;
+        if keys > 0 {
+            let _ = write!(text, "db{db}:keys={keys},expires={expires},avg_ttl=0\r\n");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::server::RespSettings;
+    use super::*;
+    use crate::store::{Expiry, SlotMap};
+
+    #[test]
+    fn figures_of_partitions_add_up() {
+        let mut figures = Figures::default();
+        for _ in 0..2 {
+            let mut partition = Partition::default();
+            partition.keyspace(0).set_string(b"a", b"1", Expiry::Never);
+            partition.keyspace(5).set_string(b"b", b"1", Expiry::At(100));
+            partition.read(0, b"a", 0);
+            let mut told = Vec::new();
+            Figures::tell(&partition, &mut told);
+            figures.add(&told);
+        }
+        let server = Server::new(RespSettings::default(), SlotMap::new(2), 0);
+        let wanted = [b"keyspace".as_slice()];
+        let text = render(&server, &figures, wanted.into_iter(), 0);
+        let expected = "# Keyspace\r\ndb0:keys=2,expires=0,avg_ttl=0\r\n\
+                        db5:keys=2,expires=2,avg_ttl=0\r\n";
+        assert_eq!(text, expected);
+        let wanted = [b"STATS".as_slice()];
+        let text = render(&server, &figures, wanted.into_iter(), 0);
+        assert!(text.contains("keyspace_hits:2\r\n"), "{text}");
+    }
+
+    #[test]
+    fn no_name_means_every_section() {
+        let server = Server::new(RespSettings::default(), SlotMap::new(1), 0);
+        let text = render(&server, &Figures::default(), std::iter::empty(), 5000);
+        for (name, _) in SECTIONS {
+            assert!(text.contains(&format!("# {name}\r\n")), "{name}");
+        }
+        assert!(text.contains("redis_version:7.2.4\r\n"));
+    }
+}

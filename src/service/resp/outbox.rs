@@ -1,0 +1,308 @@
+//! Work for other partitions and the order of the replies. Filled by a session, emptied by the
+//! connection loop, which carries the batches to their shards and back.
+//!
+//! Invariant: a partition answers the items of its batch in order, so that a cursor per batch is
+//! enough to put every reply where its command was.
+
+use std::mem;
+
+use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
+use crate::store::{Partition, PartitionId, SlotMap};
+
+use super::command::{Call, Command, Merge, Run};
+use super::info::{self, Figures};
+use super::server::Server;
+
+/// Commands for one partition, and room for their replies. It travels there and back.
+#[derive(Debug, Default)]
+pub struct Batch {
+    requests: Vec<u8>,
+    items: Vec<Item>,
+    replies: Vec<u8>,
+    /// Where each reply ends.
+    ends: Vec<usize>,
+    /// How many replies have been taken.
+    taken: usize,
+    decoder: Decoder,
+}
+
+/// How to run one command of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    command: &'static Command,
+    db: usize,
+    protocol: Protocol,
+}
+
+impl Batch {
+    /// Runs every command on `partition`.
+    pub fn run(&mut self, partition: &mut Partition, map: SlotMap, now_ms: u64) {
+        let mut input = self.requests.as_slice();
+        for item in &self.items {
+            let Decode::Complete(consumed) = self.decoder.decode(input) else {
+                unreachable!("a batch holds whole commands, because a session encoded them");
+            };
+            let args = self.decoder.args(self.decoder.last(), input);
+            let reply = Encoder::new(&mut self.replies, item.protocol);
+            let db = item.db;
+            let mut call = Call { partition, args, partitions: map.count(), db, now_ms, reply };
+            run_part(item.command, &mut call);
+            self.ends.push(self.replies.len());
+            input = &input[consumed..];
+            self.decoder.forget();
+        }
+    }
+
+    fn take_reply(&mut self) -> &[u8] {
+        let start = self.taken.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let end = self.ends[self.taken];
+        self.taken += 1;
+        &self.replies[start..end]
+    }
+
+    fn clear(&mut self) {
+        self.requests.clear();
+        self.items.clear();
+        self.replies.clear();
+        self.ends.clear();
+        self.taken = 0;
+    }
+}
+
+/// Runs a command, or its part, on a partition away from the connection. A part answers its count in
+/// eight bytes, then its values; a whole command answers its reply.
+fn run_part(command: &Command, call: &mut Call<'_>) {
+    let outcome = match command.run {
+        Run::Key(run) | Run::Cursor(run) | Run::Together { run, .. } => run(call),
+        Run::Spread { each, .. } => {
+            let indexes = command.keys.indexes(call.args.len());
+            count_ahead(call, |call| indexes.map(|index| each(call, index)).sum());
+            Ok(())
+        }
+        Run::Every { each, .. } => {
+            count_ahead(call, each);
+            Ok(())
+        }
+        Run::Session(_) => unreachable!("a session's command never leaves it"),
+    };
+    if let Err(refusal) = outcome {
+        call.reply.error(refusal.text());
+    }
+}
+
+fn count_ahead(call: &mut Call<'_>, part: impl FnOnce(&mut Call<'_>) -> i64) {
+    let start = call.reply.out.len();
+    call.reply.out.extend_from_slice(&[0; 8]);
+    let count = part(call);
+    call.reply.out[start..start + 8].copy_from_slice(&count.to_le_bytes());
+}
+
+/// What partitions answered to their parts of one command.
+#[derive(Debug)]
+pub struct Join {
+    /// How the parts become one reply.
+    pub merge: Merge,
+    /// The version that the reply is spelled in.
+    pub protocol: Protocol,
+    /// The parts.
+    pub parts: Vec<Part>,
+    /// For each key, the index of the part that has it.
+    pub order: Vec<usize>,
+    /// Arguments that the merge needs.
+    pub words: Vec<Vec<u8>>,
+}
+
+/// The answer of one partition, or where it will come from.
+#[derive(Debug)]
+pub enum Part {
+    /// What it counted, and its values.
+    Here(i64, Vec<u8>),
+    /// It is the next of this partition's replies.
+    Away(PartitionId),
+}
+
+#[derive(Debug)]
+enum Fill {
+    Reply(PartitionId),
+    Join(Box<Join>),
+}
+
+/// What a session waits for from other partitions.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// By partition; empty until the first one is needed.
+    batches: Vec<Batch>,
+    /// Places in the output where a reply is missing, in order.
+    gaps: Vec<(usize, Fill)>,
+    bytes: usize,
+    spare: Vec<u8>,
+}
+
+impl Outbox {
+    /// Whether nothing is waited for.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// How many bytes of requests wait to be carried.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Partitions that have work waiting, in ascending order.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        let waiting = self.batches.iter().enumerate().filter(|(_, batch)| !batch.items.is_empty());
+        waiting.map(|(index, _)| PartitionId(index as u16))
+    }
+
+    /// Takes the work for a partition, to carry it there.
+    pub fn take(&mut self, id: PartitionId) -> Batch {
+        mem::take(&mut self.batches[id.index()])
+    }
+
+    /// Brings a batch back that has been run.
+    pub fn put_back(&mut self, id: PartitionId, batch: Batch) {
+        self.batches[id.index()] = batch;
+    }
+
+    /// Adds a command for partition `id`, made of its name and the arguments in `rest`.
+    pub fn request<'a>(
+        &mut self,
+        id: PartitionId,
+        map: SlotMap,
+        item: (&'static Command, usize, Protocol),
+        words: impl Iterator<Item = &'a [u8]> + Clone,
+    ) {
+        if self.batches.is_empty() {
+            self.batches.resize_with(map.count(), Batch::default);
+        }
+        let batch = &mut self.batches[id.index()];
+        let before = batch.requests.len();
+        let mut encoder = Encoder::new(&mut batch.requests, Protocol::Resp2);
+        encoder.array(words.clone().count());
+        for word in words {
+            encoder.bulk(word);
+        }
+        let (command, db, protocol) = item;
+        batch.items.push(Item { command, db, protocol });
+        self.bytes += batch.requests.len() - before;
+    }
+
+    /// Notes that the reply at `at` in the output is the next of partition `id`.
+    pub fn expect_reply(&mut self, at: usize, id: PartitionId) {
+        self.gaps.push((at, Fill::Reply(id)));
+    }
+
+    /// Notes that the reply at `at` in the output is to be made of parts.
+    pub fn expect_join(&mut self, at: usize, join: Join) {
+        self.gaps.push((at, Fill::Join(Box::new(join))));
+    }
+
+    /// Fills the gaps of `out`, when every batch has come back.
+    pub fn stitch(&mut self, out: &mut Vec<u8>, server: &Server, now_ms: u64) {
+        let mut whole = mem::take(&mut self.spare);
+        whole.clear();
+        let mut copied = 0;
+        for (at, fill) in self.gaps.drain(..) {
+            whole.extend_from_slice(&out[copied..at]);
+            copied = at;
+            match fill {
+                Fill::Reply(id) => {
+                    whole.extend_from_slice(self.batches[id.index()].take_reply());
+                }
+                Fill::Join(mut join) => {
+                    for part in &mut join.parts {
+                        if let Part::Away(id) = *part {
+                            let (count, values) = split_part(self.batches[id.index()].take_reply());
+                            *part = Part::Here(count, values.to_vec());
+                        }
+                    }
+                    join.finish(&mut whole, server, now_ms);
+                }
+            }
+        }
+        whole.extend_from_slice(&out[copied..]);
+        self.spare = mem::replace(out, whole);
+        self.batches.iter_mut().for_each(Batch::clear);
+        self.bytes = 0;
+    }
+}
+
+fn split_part(answer: &[u8]) -> (i64, &[u8]) {
+    match answer.split_first_chunk() {
+        Some((count, values)) => (i64::from_le_bytes(*count), values),
+        None => unreachable!("a part begins with its count"),
+    }
+}
+
+impl Join {
+    /// Appends the reply; every part is here.
+    pub fn finish(&self, out: &mut Vec<u8>, server: &Server, now_ms: u64) {
+        let mut reply = Encoder::new(out, self.protocol);
+        let parts = || {
+            self.parts.iter().map(|part| match part {
+                Part::Here(count, values) => (*count, values.as_slice()),
+                Part::Away(_) => unreachable!("every part has come back"),
+            })
+        };
+        let count = || parts().map(|(count, _)| count).sum::<i64>();
+        match self.merge {
+            Merge::Sum => reply.integer(count()),
+            Merge::Ok => reply.ok(),
+            Merge::Concatenate => {
+                reply.array(count() as usize);
+                parts().for_each(|(_, values)| reply.out.extend_from_slice(values));
+            }
+            Merge::InOrder => {
+                let mut rests: Vec<&[u8]> = parts().map(|(_, values)| values).collect();
+                reply.array(self.order.len());
+                for &part in &self.order {
+                    let (value, rest) = rests[part].split_at(value_len(rests[part]));
+                    reply.out.extend_from_slice(value);
+                    rests[part] = rest;
+                }
+            }
+            Merge::Draw => {
+                let mut ticket = now_ms.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+                ticket = ticket.checked_rem(count() as u64).unwrap_or(0);
+                let drawn = parts().find(|&(count, _)| {
+                    let drawn = ticket < count as u64;
+                    ticket = ticket.wrapping_sub(count as u64);
+                    drawn
+                });
+                match drawn {
+                    Some((_, value)) => reply.out.extend_from_slice(value),
+                    None => reply.null(),
+                }
+            }
+            Merge::Info => {
+                let mut figures = Figures::default();
+                parts().for_each(|(_, told)| figures.add(told));
+                let words = self.words.iter().map(Vec::as_slice);
+                let text = info::render(server, &figures, words, now_ms);
+                reply.verbatim(*b"txt", text.as_bytes());
+            }
+        }
+    }
+}
+
+/// The length of the bulk or null at the front of `values`, which this server has encoded.
+fn value_len(values: &[u8]) -> usize {
+    let end = memchr::memchr(b'\n', values).map_or(values.len(), |at| at + 1);
+    let digits = values.get(1..end.saturating_sub(2)).unwrap_or_default();
+    let len = crate::protocol::resp::integer::parse_i64(digits);
+    match (values.first(), len.and_then(|len| usize::try_from(len).ok())) {
+        (Some(b'$'), Some(len)) => end + len + 2,
+        _ => end,
+    }
+}
+
+/// The name of a command and some of its other arguments.
+pub fn words_at(
+    args: Args<'_>,
+    indexes: impl Iterator<Item = usize> + Clone,
+) -> impl Iterator<Item = &[u8]> + Clone {
+    std::iter::once(0).chain(indexes).map(move |index| args.at(index))
+}
