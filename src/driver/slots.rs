@@ -53,7 +53,10 @@ pub(crate) enum Arm {
 }
 
 struct Stream {
+    /// Kept from wait to wait, so that waiting again in the same task costs no reference count.
     waker: Option<Waker>,
+    /// Whether the holder waits: it found no event and has not been woken since.
+    waiting: bool,
     events: VecDeque<Event>,
     credit: Option<Rc<Credit>>,
     arm: Arm,
@@ -127,7 +130,13 @@ impl Slots {
         credit: Option<Rc<Credit>>,
         now: Instant,
     ) -> Option<SlotKey> {
-        let stream = Stream { waker: None, events: VecDeque::new(), credit, arm: Arm::Disarmed };
+        let stream = Stream {
+            waker: None,
+            waiting: false,
+            events: VecDeque::new(),
+            credit,
+            arm: Arm::Disarmed,
+        };
         self.occupy(op, State::Stream(stream), now)
     }
 
@@ -216,7 +225,9 @@ impl Slots {
         match &mut slot.state {
             State::Stream(stream) => {
                 stream.events.push_back(event);
-                if let Some(waker) = &stream.waker {
+                if std::mem::take(&mut stream.waiting)
+                    && let Some(waker) = &stream.waker
+                {
                     waker.wake_by_ref();
                 }
             }
@@ -233,6 +244,7 @@ impl Slots {
         if let Some(event) = stream.events.pop_front() {
             return Poll::Ready(event);
         }
+        stream.waiting = true;
         leave_waker(&mut stream.waker, context);
         Poll::Pending
     }
@@ -316,12 +328,7 @@ impl Slots {
 
     /// Whether the holder of a stream waits for an event.
     pub(crate) fn is_wanted(&mut self, key: SlotKey) -> bool {
-        self.stream(key).is_some_and(|stream| stream.events.is_empty() && stream.waker.is_some())
-    }
-
-    /// Whether a live slot lost its holder.
-    pub(crate) fn is_orphaned(&mut self, key: SlotKey) -> bool {
-        self.get(key).is_some_and(|slot| matches!(slot.state, State::Orphaned))
+        self.stream(key).is_some_and(|stream| stream.waiting)
     }
 
     /// What is in flight, longest first.

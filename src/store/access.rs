@@ -137,6 +137,15 @@ impl<'a> Home<'a> {
         }
     }
 
+    /// The one partition within reach, if it takes no lock to look at it.
+    #[inline]
+    pub fn owned(&mut self) -> Option<&mut Partition> {
+        match &mut self.reach {
+            Reach::One(_, partition) => Some(partition),
+            Reach::All(_) => None,
+        }
+    }
+
     /// Lends partition `id`. Panics if it is out of reach.
     #[inline]
     pub fn with<R>(&mut self, id: PartitionId, work: impl FnOnce(&mut Partition) -> R) -> R {

@@ -4,6 +4,7 @@
 //! whoever meets it first, an access or the expiry cycle.
 
 use std::hash::{BuildHasher, Hasher};
+use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -16,6 +17,10 @@ use super::value::Value;
 const KEY_INLINE_BYTES: usize = 30;
 /// Entry and index bytes of a key, to which the allocations of key and value are added.
 const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Bucket>() + 1;
+/// Most keys warmed at a time: about as many loads as a processor core keeps in flight.
+pub const WARM_COUNT_MAX: usize = 16;
+/// A keyspace smaller than this stays in the cache by itself.
+const WARM_BYTES_MIN: usize = 512 * 1024;
 /// The entry has no deadline.
 const NO_DEADLINE: u32 = u32::MAX;
 
@@ -112,6 +117,26 @@ impl Keyspace {
             return None;
         }
         Some(Found(place))
+    }
+
+    /// Touches the memory that lookups of `keys` will need, all keys at once. Their cache misses
+    /// overlap here, where each lookup by itself would wait for one after the other.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        if self.bytes() < WARM_BYTES_MIN {
+            return;
+        }
+        let mut places = [None; WARM_COUNT_MAX];
+        for (place, key) in places.iter_mut().zip(keys) {
+            let hash = self.hash(key);
+            let bucket = self.index.find(spread(hash), |bucket| bucket.hash == hash);
+            *place = bucket.map(|bucket| bucket.place);
+        }
+        for place in places.iter().flatten() {
+            black_box(self.entries.get(*place).map(|entry| entry.deadline));
+        }
+        for entry in places.iter().flatten().filter_map(|place| self.entries.get(*place)) {
+            entry.value.touch();
+        }
     }
 
     /// The value of a key found.

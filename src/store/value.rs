@@ -2,6 +2,8 @@
 //!
 //! Invariant: a command asks for the type it wants and passes on `WrongType` if it is another.
 
+use std::hint::black_box;
+
 use super::bytes::Text;
 
 /// The value of a key.
@@ -59,6 +61,17 @@ impl Value {
     pub fn assign_string(&mut self, content: &[u8]) {
         match self {
             Self::String(text) => text.assign(content),
+        }
+    }
+
+    /// Reads a little of the content, to bring it into the cache.
+    #[inline]
+    pub fn touch(&self) {
+        match self {
+            Self::String(text) => {
+                let bytes = text.as_slice();
+                black_box((bytes.first().copied(), bytes.last().copied()));
+            }
         }
     }
 

@@ -33,6 +33,16 @@ impl Engine {
     }
 }
 
+impl From<Engine> for annulus::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Uring => annulus::Engine::Uring,
+            Engine::Epoll => annulus::Engine::Epoll,
+            Engine::Threads => annulus::Engine::Threads,
+        }
+    }
+}
+
 /// A server in the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
@@ -107,7 +117,7 @@ impl Contender {
                 command.args(["peer", "annulus", "--engine", engine.text(), "--listen", &address]);
                 command
             }
-            Contender::Annulus(engine) => annulus(engine, service, &address, site),
+            Contender::Annulus(engine) => daemon(engine, service, &address, site),
             Contender::Floor(engine) => {
                 let mut command = Command::new(&site.bench);
                 let protocol = if service == Service::Echo { "echo" } else { "resp" };
@@ -139,7 +149,7 @@ impl Contender {
     }
 }
 
-fn annulus(engine: Engine, service: Service, address: &str, site: &Site) -> Command {
+fn daemon(engine: Engine, service: Service, address: &str, site: &Site) -> Command {
     // The port that is not asked for must not be the default: another daemon may have it.
     let (resp, http) = match service {
         Service::Resp => (address, "127.0.0.1:0"),

@@ -97,10 +97,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     floor::raise_descriptor_limit();
     let stop = stop_on_signals()?;
     let directory = RunDirectory::make()?;
-    let site = site(&arguments, &directory.0)?;
-    let environment = Environment::read();
     let contenders = arguments.contenders();
     let plan = arguments.plan();
+    // Echo is served by this program; everything else by the daemon.
+    let daemon_wanted = contenders.iter().any(|one| matches!(one, Contender::Annulus(_)))
+        && plan.iter().any(|(service, _)| *service != Service::Echo);
+    let site = site(&arguments, daemon_wanted, &directory.0)?;
+    let environment = Environment::read();
     let windows = windows(&plan, &contenders, arguments.rounds());
     let window = arguments.window(windows)?;
     let all_cores = affinity::allowed_cores()?;
@@ -172,7 +175,7 @@ impl Arguments {
             let floors = [floor::Engine::Ring, floor::Engine::Epoll, floor::Engine::Threads];
             all.extend(floors.map(Contender::Floor));
             if peers::BUILT_IN {
-                all.extend(peers::Name::ALL.map(Contender::Peer));
+                all.extend(peers::Name::OTHERS.map(Contender::Peer));
             } else {
                 eprintln!("without tokio, monoio, compio and glommio: add `--features peers`");
             }
@@ -272,13 +275,12 @@ impl Drop for RunDirectory {
     }
 }
 
-fn site(arguments: &Arguments, directory: &Path) -> Result<Site, Failure> {
+fn site(arguments: &Arguments, daemon_wanted: bool, directory: &Path) -> Result<Site, Failure> {
     let bench =
         std::env::current_exe().map_err(|error| Failure::failed("find this program", error))?;
     let beside = bench.with_file_name("annulus");
     let annulus = arguments.annulus.clone().unwrap_or(beside);
-    let wanted = arguments.contenders().iter().any(|one| matches!(one, Contender::Annulus(_)));
-    if wanted && !annulus.is_file() {
+    if daemon_wanted && !annulus.is_file() {
         return Err(Failure::usage(format!(
             "no daemon at {}: run `cargo build --release` first, or name it with --annulus",
             annulus.display()

@@ -3,6 +3,7 @@
 //! `annulus-bench peer NAME` runs one; `compare --peers` measures them beside annulus. Every peer
 //! has one thread, nodelay and one 16 KiB buffer per connection, so that only the runtime differs.
 
+mod annulus;
 #[cfg(feature = "peers")]
 mod compio;
 #[cfg(feature = "peers")]
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use clap::{Args, ValueEnum};
 
 use crate::affinity;
+use crate::compare::contender::Engine;
 use crate::failure::Failure;
 
 /// The read buffer of a connection.
@@ -26,6 +28,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// A runtime with an echo server here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Name {
+    /// annulus itself, with the engine of `--engine`.
+    Annulus,
     /// tokio, current_thread.
     Tokio,
     /// glommio, one local executor.
@@ -37,12 +41,13 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    /// All peers, in the order of the report.
-    pub(crate) const ALL: [Name; 4] = [Name::Tokio, Name::Monoio, Name::Compio, Name::Glommio];
+    /// The other runtimes, in the order of the report.
+    pub(crate) const OTHERS: [Name; 4] = [Name::Tokio, Name::Monoio, Name::Compio, Name::Glommio];
 
     /// The name as flags and reports have it.
     pub(crate) fn text(self) -> &'static str {
         match self {
+            Name::Annulus => "annulus",
             Name::Tokio => "tokio",
             Name::Glommio => "glommio",
             Name::Monoio => "monoio",
@@ -57,6 +62,9 @@ pub(crate) struct Arguments {
     /// Which runtime.
     #[arg(value_enum)]
     name: Name,
+    /// Engine of annulus; the others have but one.
+    #[arg(long, value_enum, default_value = "uring")]
+    engine: Engine,
     /// Address to listen on; port 0 picks a free one, which is printed.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -73,12 +81,19 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Some(core) = arguments.cpu {
         affinity::pin(&[core])?;
     }
+    if arguments.name == Name::Annulus {
+        let listener = crate::floor::listen(arguments.listen)?;
+        let served = annulus::serve(listener, arguments.engine.into());
+        return served.map_err(|error| Failure::failed("annulus", error));
+    }
     serve(arguments.name, arguments.listen)
 }
 
 #[cfg(feature = "peers")]
 fn serve(name: Name, listen: SocketAddr) -> Result<(), Failure> {
     let outcome = match name {
+        // Served above: it is always built in.
+        Name::Annulus => Ok(()),
         Name::Tokio => tokio::serve(crate::floor::listen(listen)?),
         Name::Monoio => monoio::serve(crate::floor::listen(listen)?),
         Name::Compio => compio::serve(crate::floor::listen(listen)?),

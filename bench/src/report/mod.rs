@@ -165,6 +165,10 @@ impl Report {
         println!("\n{}", show(table::of_lines(&self.lines)));
         if targets {
             println!("{}", show(table::of_targets(&self.targets)));
+            let unmeasured = self.targets.iter().filter(|target| target.is_met().is_none()).count();
+            if unmeasured > 0 {
+                println!("{unmeasured} more targets are about cases that this run did not have\n");
+            }
         }
         for note in self.notes() {
             println!("note: {note}");

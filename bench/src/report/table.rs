@@ -56,22 +56,19 @@ pub(super) fn of_lines(lines: &[Line]) -> Table {
     Table { header, rows }
 }
 
-/// The table of targets: missed ones first.
+/// The table of the targets that were measured: missed ones first.
 pub(super) fn of_targets(targets: &[Judged]) -> Table {
     let header =
         vec!["workload", "conns", "what", "against", "target", "measured", "range", "verdict"];
-    let mut sorted: Vec<&Judged> = targets.iter().collect();
-    sorted.sort_by_key(|target| target.is_met().unwrap_or(true));
+    let mut sorted: Vec<&Judged> =
+        targets.iter().filter(|target| target.measured.is_some()).collect();
+    sorted.sort_by_key(|target| target.is_met() == Some(true));
     let rows = sorted
         .into_iter()
         .map(|target| {
             let measured = target.measured;
             let range = measured.map(|ratio| format!("{:.2}–{:.2}", ratio.min, ratio.max));
-            let verdict = match target.is_met() {
-                Some(true) => "met",
-                Some(false) => "MISSED",
-                None => "not measured",
-            };
+            let verdict = if target.is_met() == Some(true) { "met" } else { "MISSED" };
             vec![
                 target.workload.clone(),
                 target.connections.to_string(),

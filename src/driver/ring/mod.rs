@@ -158,8 +158,10 @@ impl Ring {
             }
             Op::Close { .. } => {
                 // The kernel has closed it (close(2): also when it reports an error), so the
-                // operation must not close the number again.
-                if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
+                // operation must not close the number again, unless it was never tried.
+                if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle)
+                    && count != Err(Errno(libc::ECANCELED))
+                {
                     std::mem::forget(descriptor);
                 }
                 slots.complete(key, count.map(Value::Count), now);

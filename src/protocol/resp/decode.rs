@@ -7,17 +7,22 @@ use super::inline;
 use super::integer::parse_i64;
 use super::limits;
 
-/// Where an argument lies, in bytes from the start of its command.
+/// Where an argument lies, in bytes from the start of its command: start above, length below. One
+/// word, so that it is read as it was written and never waits for two writes to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    start: u32,
-    len: u32,
-}
+pub(super) struct Span(u64);
 
 impl Span {
+    #[inline]
     pub(super) fn new(start: usize, len: usize) -> Self {
         debug_assert!(start + len <= limits::QUERY_BYTES_MAX * 2);
-        Self { start: start as u32, len: len as u32 }
+        Self((start as u64) << 32 | len as u64)
+    }
+
+    #[inline]
+    fn range(self) -> std::ops::Range<usize> {
+        let start = (self.0 >> 32) as usize;
+        start..start + self.0 as u32 as usize
     }
 }
 
@@ -44,17 +49,13 @@ impl<'a> Args<'a> {
     /// The argument at `index`, if the command has that many.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
-        let span = self.spans.get(index)?;
-        let start = span.start as usize;
-        self.bytes.get(start..start + span.len as usize)
+        self.bytes.get(self.spans.get(index)?.range())
     }
 
     /// The argument at `index`. Panics past the end: only for indexes that the arity vouches for.
     #[inline]
     pub fn at(&self, index: usize) -> &'a [u8] {
-        let span = self.spans[index];
-        let start = span.start as usize;
-        &self.bytes[start..start + span.len as usize]
+        &self.bytes[self.spans[index].range()]
     }
 
     /// Every argument, the name first.
@@ -62,6 +63,14 @@ impl<'a> Args<'a> {
         let args = *self;
         (0..args.len()).map(move |index| args.at(index))
     }
+}
+
+/// Which of the commands decoded since [`Decoder::forget`] is meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    first: u32,
+    len: u32,
+    inline: bool,
 }
 
 /// What the decoder found at the front of the input.
@@ -110,8 +119,10 @@ pub enum Invalid {
 /// A decoder with the memory that it needs between calls. It allocates only to grow.
 #[derive(Debug)]
 pub struct Decoder {
+    /// Those of complete commands, then those of the current one, from `first` on.
     spans: Vec<Span>,
-    /// Unquoted words of an inline command.
+    first: usize,
+    /// Unquoted words of inline commands.
     scratch: Vec<u8>,
     inline: bool,
     /// Arguments still to come, when the count is known.
@@ -128,6 +139,7 @@ impl Default for Decoder {
     fn default() -> Self {
         Self {
             spans: Vec::new(),
+            first: 0,
             scratch: Vec::new(),
             inline: false,
             remaining: None,
@@ -159,11 +171,42 @@ impl Decoder {
         self.bulk_bytes_max = bytes.clamp(limits::BULK_BYTES_MIN, limits::BULK_BYTES_MAX);
     }
 
-    /// The arguments of the command that `decode` has just found complete in `input`.
+    /// The command that `decode` has just found complete.
     #[inline]
-    pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
-        let bytes = if self.inline { &self.scratch } else { input };
-        Args { bytes, spans: &self.spans }
+    pub fn last(&self) -> Kept {
+        let len = self.spans.len() - self.first;
+        Kept { first: self.first as u32, len: len as u32, inline: self.inline }
+    }
+
+    /// The arguments of a command, given the input from its start on.
+    #[inline]
+    pub fn args<'a>(&'a self, kept: Kept, input: &'a [u8]) -> Args<'a> {
+        let first = kept.first as usize;
+        let bytes = if kept.inline { &self.scratch } else { input };
+        Args { bytes, spans: &self.spans[first..first + kept.len as usize] }
+    }
+
+    /// Forgets the commands that were complete. To be called before memory for them piles up.
+    #[inline]
+    pub fn forget(&mut self) {
+        const SPANS_COUNT_KEPT: usize = 1024;
+        const SCRATCH_BYTES_KEPT: usize = 4096;
+        if self.remaining.is_some() {
+            self.spans.drain(..self.first);
+        } else {
+            self.spans.clear();
+            self.spans.shrink_to(SPANS_COUNT_KEPT);
+        }
+        self.first = 0;
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_BYTES_KEPT);
+    }
+
+    /// Forgets a command that is not complete: the next input begins elsewhere.
+    pub fn reset(&mut self) {
+        self.remaining = None;
+        self.searched = 0;
+        self.spans.truncate(self.first);
     }
 
     /// Decodes the command at the front of `input`.
@@ -182,7 +225,7 @@ impl Decoder {
             Some(b'*') => {}
             Some(_) => return self.decode_inline(input),
         }
-        self.spans.clear();
+        self.first = self.spans.len();
         self.inline = false;
         if let Some((count, next)) = short_length(input, 1)
             && count <= limits::UNAUTHENTICATED_ARGUMENTS_COUNT_MAX
@@ -298,8 +341,7 @@ impl Decoder {
         let end = from + offset;
         self.searched = 0;
         self.inline = true;
-        self.spans.clear();
-        self.scratch.clear();
+        self.first = self.spans.len();
         let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
         match inline::split(line, &mut self.scratch, &mut self.spans) {
             Ok(()) => Decode::Complete(end + 1),
@@ -314,9 +356,7 @@ impl Decoder {
     }
 
     fn refuse(&mut self, invalid: Invalid) -> Decode {
-        self.remaining = None;
-        self.searched = 0;
-        self.spans.clear();
+        self.reset();
         Decode::Invalid(invalid)
     }
 }

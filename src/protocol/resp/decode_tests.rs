@@ -21,9 +21,10 @@ fn hear<'a>(decoder: &mut Decoder, pieces: impl IntoIterator<Item = &'a [u8]>) -
         loop {
             match decoder.decode(&pending) {
                 Decode::Complete(consumed) => {
-                    let args = decoder.args(&pending);
+                    let args = decoder.args(decoder.last(), &pending);
                     heard.commands.push(args.iter().map(<[u8]>::to_vec).collect());
                     pending.drain(..consumed);
+                    decoder.forget();
                 }
                 Decode::NeedMore => break,
                 Decode::Invalid(invalid) => {

@@ -10,5 +10,5 @@ mod inline;
 pub mod integer;
 pub mod limits;
 
-pub use decode::{Args, Decode, Decoder, Invalid};
+pub use decode::{Args, Decode, Decoder, Invalid, Kept};
 pub use encode::{Encoder, Protocol};

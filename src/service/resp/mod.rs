@@ -4,6 +4,7 @@
 //! loop. Invariant: all but the connection loop is sans-I/O and takes the time as an argument.
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod client;
 pub mod clients;
 pub mod command;

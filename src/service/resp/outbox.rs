@@ -42,13 +42,14 @@ impl Batch {
             let Decode::Complete(consumed) = self.decoder.decode(input) else {
                 unreachable!("a batch holds whole commands, because a session encoded them");
             };
-            let args = self.decoder.args(input);
+            let args = self.decoder.args(self.decoder.last(), input);
             let reply = Encoder::new(&mut self.replies, item.protocol);
             let db = item.db;
             let mut call = Call { partition, args, partitions: map.count(), db, now_ms, reply };
             run_part(item.command, &mut call);
             self.ends.push(self.replies.len());
             input = &input[consumed..];
+            self.decoder.forget();
         }
     }
 

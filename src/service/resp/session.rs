@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
 use crate::store::{Home, PartitionId};
 
+use super::ahead::{Ahead, Progress};
 use super::client::Client;
 use super::command::{Call, Command, Merge, Outcome, Refusal, Run, SessionCall, flag};
 use super::outbox::{Join, Outbox, Part, words_at};
@@ -66,52 +67,63 @@ impl Session {
     ) -> Advance {
         self.decoder.set_authenticated(self.client.authenticated);
         self.decoder.set_bulk_bytes_max(server.live.bulk_bytes_max.load(Ordering::Relaxed));
-        let output_high = server.settings.output_bytes_high;
-        let (mut consumed, mut commands, mut last) = (0, 0, None);
+        let mut progress = Progress::default();
         let next = loop {
-            if self.client.closing || self.client.record.is_killed() {
-                break Next::Close;
-            }
-            match self.decoder.decode(&input[consumed..]) {
-                Decode::NeedMore => break Next::Read,
-                Decode::Invalid(invalid) => {
-                    let text = format!("ERR Protocol error: {invalid}");
-                    Encoder::new(out, self.client.protocol).error(text);
-                    break Next::Close;
-                }
-                Decode::Complete(len) => {
-                    let args = self.decoder.args(&input[consumed..]);
-                    consumed += len;
-                    if args.is_empty() {
-                        continue;
-                    }
-                    commands += 1;
-                    let (client, outbox) = (&mut self.client, &mut self.outbox);
-                    let mut turn = Turn { client, outbox, home, server, now_ms, out };
-                    match turn.handle(args, &mut last) {
-                        Flow::Next => {}
-                        Flow::Changed => {
-                            self.decoder.set_authenticated(self.client.authenticated);
-                        }
-                        Flow::Transact(transaction) => break Next::Transact(transaction),
-                    }
-                }
-            }
-            if out.len() + self.outbox.len() >= output_high {
-                break Next::Send;
+            if let Some(next) = self.advance_some(input, home, server, now_ms, out, &mut progress) {
+                break next;
             }
         };
-        self.client.record.note(commands, last, now_ms);
-        Advance { consumed, next }
+        if progress.consumed < progress.decoded {
+            // What was decoded ahead is decoded again, from the first request not yet run.
+            self.decoder.reset();
+        }
+        self.client.record.note(progress.commands, progress.last, now_ms);
+        Advance { consumed: progress.consumed, next }
     }
-}
 
-/// What follows a command.
-enum Flow {
-    Next,
-    /// The connection's state may have changed.
-    Changed,
-    Transact(Box<Transaction>),
+    /// Decodes some requests ahead, then runs them; answers what ends the call, if anything does.
+    #[inline]
+    fn advance_some(
+        &mut self,
+        input: &[u8],
+        home: &mut Home<'_>,
+        server: &Server,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+        progress: &mut Progress,
+    ) -> Option<Next> {
+        if self.client.closing || self.client.record.is_killed() {
+            return Some(Next::Close);
+        }
+        let mut ahead = Ahead::default();
+        let answer = ahead.fill(&mut self.decoder, input, progress, self.client.authenticated);
+        let decoder = &self.decoder;
+        if ahead.requests().len() > 1
+            && let Some(partition) = home.owned()
+        {
+            // The first argument is the key of most commands.
+            let requests = ahead.requests().iter();
+            let keys = requests.filter_map(|request| request.args(decoder, input).get(1));
+            partition.keyspace(self.client.db).warm(keys);
+        }
+        let (client, outbox) = (&mut self.client, &mut self.outbox);
+        let mut turn = Turn { client, outbox, home, server, now_ms, out };
+        for request in ahead.requests() {
+            let args = request.args(decoder, input);
+            if let Some(next) = turn.handle(args, request.end(), progress) {
+                return Some(next);
+            }
+        }
+        match answer {
+            None | Some(Decode::Complete(_)) => None,
+            Some(Decode::NeedMore) => Some(Next::Read),
+            Some(Decode::Invalid(invalid)) => {
+                let text = format!("ERR Protocol error: {invalid}");
+                Encoder::new(turn.out, turn.client.protocol).error(text);
+                Some(Next::Close)
+            }
+        }
+    }
 }
 
 /// One command's access to everything.
@@ -125,21 +137,40 @@ struct Turn<'a, 'home> {
 }
 
 impl Turn<'_, '_> {
-    #[inline]
-    fn handle(&mut self, args: Args<'_>, last: &mut Option<u16>) -> Flow {
+    /// Handles the request that ends at `end` of the input; answers what ends the call, if anything.
+    #[inline(always)]
+    fn handle(&mut self, args: Args<'_>, end: usize, progress: &mut Progress) -> Option<Next> {
+        progress.consumed = end;
+        if args.is_empty() {
+            return None;
+        }
+        progress.commands += 1;
+        let transaction = self.dispatch(args, progress);
+        if let Some(transaction) = transaction {
+            return Some(Next::Transact(transaction));
+        }
+        if self.client.closing {
+            return Some(Next::Close);
+        }
+        let full = self.out.len() + self.outbox.len() >= self.server.settings.output_bytes_high;
+        full.then_some(Next::Send)
+    }
+
+    #[inline(always)]
+    fn dispatch(&mut self, args: Args<'_>, progress: &mut Progress) -> Option<Box<Transaction>> {
         let Some(row) = table::find_row(args.at(0)) else {
             self.refuse(&unknown_command(args));
-            return Flow::Next;
+            return None;
         };
-        *last = Some(row);
+        progress.last = Some(row);
         let command = &table::COMMANDS[usize::from(row)];
         if !table::takes(command, args.len()) {
             self.refuse(&Refusal::arity(command.name));
-            return Flow::Next;
+            return None;
         }
         if !self.client.authenticated && command.flags & flag::NO_AUTH == 0 {
             self.refuse(&Refusal::Fixed("NOAUTH Authentication required."));
-            return Flow::Next;
+            return None;
         }
         match command.run {
             Run::Key(run) => {
@@ -152,16 +183,17 @@ impl Turn<'_, '_> {
                 let id = super::commands::scan::cursor_partition(args.at(1), partitions);
                 self.one(command, run, id, args);
             }
-            Run::Session(run) => return self.here(run, args),
+            Run::Session(run) => self.here(run, args),
             Run::Spread { each, merge } => self.spread(command, each, merge, args),
             Run::Every { check, each, merge } => self.every(command, check, each, merge, args),
             Run::Together { run, .. } => return self.together(command, run, args),
         }
-        Flow::Next
+        None
     }
 
     /// A command on one partition.
-    #[inline]
+    // Inlined, because arguments that pass through memory are read before they are written out.
+    #[inline(always)]
     fn one(
         &mut self,
         command: &'static Command,
@@ -185,14 +217,13 @@ impl Turn<'_, '_> {
     }
 
     /// A command on the connection.
-    fn here(&mut self, run: fn(&mut SessionCall<'_>) -> Outcome, args: Args<'_>) -> Flow {
+    fn here(&mut self, run: fn(&mut SessionCall<'_>) -> Outcome, args: Args<'_>) {
         let reply = Encoder::new(self.out, self.client.protocol);
         let (server, now_ms) = (self.server, self.now_ms);
         let mut call = SessionCall { client: self.client, server, args, now_ms, reply };
         if let Err(refusal) = run(&mut call) {
             self.refuse(&refusal);
         }
-        Flow::Changed
     }
 
     /// A command that handles its keys one by one.
@@ -341,12 +372,12 @@ impl Turn<'_, '_> {
         command: &'static Command,
         run: fn(&mut Call<'_>) -> Outcome,
         args: Args<'_>,
-    ) -> Flow {
+    ) -> Option<Box<Transaction>> {
         let first = usize::from(command.keys.first);
         let step = usize::from(command.keys.step);
         if command.keys.last < 0 && !(args.len() - first).is_multiple_of(step) {
             self.refuse(&Refusal::arity(command.name));
-            return Flow::Next;
+            return None;
         }
         let map = self.home.map();
         let home_id = map.partition_of(args.at(first));
@@ -354,17 +385,17 @@ impl Turn<'_, '_> {
             command.keys.indexes(args.len()).map(|index| map.partition_of(args.at(index)));
         if ids.all(|id| id == home_id) {
             self.one(command, run, home_id, args);
-            return Flow::Next;
+            return None;
         }
         let (db, protocol) = (self.client.db, self.client.protocol);
         let transaction = Transaction::new(command, args, db, protocol, map);
         let ids: Vec<PartitionId> = transaction.wanted().iter().map(|(id, _)| *id).collect();
         if !ids.iter().all(|&id| self.home.reaches(id)) {
-            return Flow::Transact(Box::new(transaction));
+            return Some(Box::new(transaction));
         }
         let (now_ms, out) = (self.now_ms, &mut *self.out);
         self.home.with_all(&ids, |partitions| transaction.run_at_hand(partitions, now_ms, out));
-        Flow::Next
+        None
     }
 
     /// Sends a whole command to another partition.

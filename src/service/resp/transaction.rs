@@ -75,7 +75,7 @@ impl Transaction {
         };
         let mut call = Call {
             partition: &mut partition,
-            args: decoder.args(&self.request),
+            args: decoder.args(decoder.last(), &self.request),
             partitions: self.map.count(),
             db: self.db,
             now_ms,
