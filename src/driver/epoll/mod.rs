@@ -238,10 +238,16 @@ impl Epoll {
             Op::Accept { .. } => calls::set_nonblocking(descriptor, true),
             _ => Ok(()),
         };
+        let known = self.sockets.get(descriptor as usize).is_some_and(|socket| socket.registered);
         match prepared.and_then(|()| self.socket(descriptor)) {
             Ok(socket) => {
                 socket.reader = Some(key);
-                slots.set_arm(key, Arm::Armed);
+                if known {
+                    // Its readiness may have been reported before anyone read: look at once.
+                    self.line_up(key);
+                } else {
+                    slots.set_arm(key, Arm::Armed);
+                }
             }
             Err(errno) => slots.push_event(key, Event::Failed(errno)),
         }
