@@ -107,11 +107,6 @@ impl Op {
             | Op::Stat { file, .. } => *file,
         }
     }
-
-    /// Whether success yields a new descriptor, which must be closed if nobody takes it.
-    pub(crate) fn yields_descriptor(&self) -> bool {
-        matches!(self, Op::Accept { .. } | Op::Open { .. })
-    }
 }
 
 /// What came back of a one-shot operation: its result, and the operation with all it owned.

@@ -69,11 +69,6 @@ impl Executor {
         Entered(())
     }
 
-    /// Tasks that have not finished.
-    pub(crate) fn live(&self) -> usize {
-        self.live.count()
-    }
-
     /// Whether a task is ready to be polled.
     pub(crate) fn is_ready(&self) -> bool {
         !self.queue.borrow().is_empty()

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use crate::buffer::{Lease, Payload};
+use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
 use crate::limits;
 use crate::op::{self, Direction, Event, Message, Op, SocketOptions};
@@ -76,6 +76,21 @@ impl Connection {
 
     async fn receive(&self) -> Result<Option<Lease>> {
         poll_fn(|context| self.poll_receive(context)).await
+    }
+
+    async fn receive_into(&self, buffer: ReadBuffer) -> Result<ReadBuffer> {
+        if self.receiver.borrow().is_some() {
+            return Err(Error::config(
+                "recv_into on a stream that has used recv: what has arrived already waits there; \
+                 use one of the two",
+            ));
+        }
+        let outcome = Completion::new(Op::ReceiveOnce { socket: self.raw(), buffer }).await;
+        match (outcome.result, outcome.op) {
+            (Ok(_), Op::ReceiveOnce { buffer, .. }) => Ok(buffer),
+            (Err(errno), _) => Err(Error::io("receiving", errno)),
+            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
+        }
     }
 
     async fn send(&self, payload: Payload) -> Result<Payload> {
@@ -174,6 +189,16 @@ impl TcpStream {
     /// The errors of recv(2); the connection is of no use then.
     pub async fn recv(&self) -> Result<Option<Lease>> {
         self.connection.receive().await
+    }
+
+    /// Receives once into the buffer's spare capacity, without the shard's pool, and gives the
+    /// buffer back; nothing is added at the end of the stream. Not cancel-safe: bytes may go with
+    /// a dropped future. Only for a stream that never uses [`TcpStream::recv`].
+    ///
+    /// # Errors
+    /// `is_config` after a [`TcpStream::recv`]; otherwise the errors of recv(2).
+    pub async fn recv_into(&self, buffer: impl Into<ReadBuffer>) -> Result<ReadBuffer> {
+        self.connection.receive_into(buffer.into()).await
     }
 
     /// [`TcpStream::recv`] as a poll function.

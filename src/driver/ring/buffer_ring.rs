@@ -36,7 +36,6 @@ pub(super) struct BufferRing {
 pub(super) struct Part {
     pub(super) id: BufferId,
     pub(super) offset: u32,
-    pub(super) length: u32,
 }
 
 impl BufferRing {
@@ -104,7 +103,7 @@ impl BufferRing {
         let id = BufferId(cqueue::buffer_select(flags)?);
         let offset = self.offsets[usize::from(id.0)];
         self.offsets[usize::from(id.0)] = offset + length;
-        Some(Part { id, offset, length })
+        Some(Part { id, offset })
     }
 
     /// Gives up this ring's hold, once the lease has its own, where the kernel is done with the
