@@ -150,10 +150,9 @@ impl Contender {
 }
 
 fn daemon(engine: Engine, service: Service, address: &str, site: &Site) -> Command {
-    // The port that is not asked for must not be the default: another daemon may have it.
     let (resp, http) = match service {
-        Service::Resp => (address, "127.0.0.1:0"),
-        _ => ("127.0.0.1:0", address),
+        Service::Resp => (address, "off"),
+        _ => ("off", address),
     };
     let mut command = Command::new(&site.annulus);
     command.args(["serve", "--engine", engine.text(), "--shards", "1", "--cpu-cores", "1"]);

@@ -5,6 +5,8 @@
 
 use std::fs;
 
+use serde::Serialize;
+
 use crate::affinity;
 use crate::failure::Failure;
 
@@ -12,7 +14,7 @@ use crate::failure::Failure;
 const LOAD_CORES_MAX: usize = 3;
 
 /// The split of the cores.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Cores {
     /// One core for the server.
     pub(crate) server: Vec<usize>,

@@ -13,7 +13,7 @@ pub(crate) mod workload;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -124,7 +124,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let mut results = Results::default();
     for (service, cases) in &plan {
-        let part = rounds::run(&program, *service, cases, &contenders)?;
+        let part = rounds::run(&program, *service, cases, &contenders);
+        // Ctrl-C reaches the servers too, so what they did is no news.
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failure::Failed("interrupted".into()));
+        }
+        let part = part?;
         results.rows.extend(part.rows);
         results.failures.extend(part.failures);
     }

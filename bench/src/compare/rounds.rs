@@ -3,7 +3,7 @@
 //! `compare` calls [`run`] per service. Invariant: within a round all contenders run the same case
 //! one after the other (A B C, then B C A …), so that drift of the machine hits all alike.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -120,7 +120,7 @@ pub(crate) fn run(
                 let Some(server) = &mut servers[slot] else { continue };
                 match sample(program, server, case, &cores, &results.rows) {
                     Ok((sample, rate)) => results.book(server.contender, case, sample, rate),
-                    Err(failure) if program.stop.load(std::sync::atomic::Ordering::Relaxed) => {
+                    Err(failure) if program.stop.load(Ordering::Relaxed) => {
                         return Err(failure);
                     }
                     Err(failure) => {

@@ -198,7 +198,8 @@ mod tests {
 
     const PIPELINE: &[u8] = b"*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nv\r\nal\r\n\
         *2\r\n$3\r\nget\r\n$1\r\nk\r\n*2\r\n$3\r\nGET\r\n$1\r\nx\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n\
-        *5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$0\r\n\r\n*2\r\n$3\r\nGET\r\n$1\r\nb\r\n";
+        *5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$0\r\n\r\n\
+        *2\r\n$3\r\nGET\r\n$1\r\nb\r\n";
     const REPLIES: &[u8] = b"+PONG\r\n+OK\r\n$5\r\nv\r\nal\r\n$-1\r\n:1\r\n+OK\r\n$0\r\n\r\n";
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Connections, all open for the whole run.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Requests per second in all (open loop, latency from the intended time); closed loop if absent.
+    /// Requests per second in all: open loop, latency from the intended time. Without: closed loop.
     #[arg(long)]
     rate: Option<f64>,
     /// Requests in flight per connection.

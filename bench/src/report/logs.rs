@@ -1,6 +1,6 @@
 //! HdrHistogram interval logs: one file, an interval per round, a tag per contender and case.
 //!
-//! Any tool that reads `.hlog` files (version 1.3, V2 compressed histograms) can merge and plot them.
+//! Any tool that reads `.hlog` files (V2 compressed histograms) can merge and plot them.
 
 use std::io;
 use std::time::{Duration, SystemTime};

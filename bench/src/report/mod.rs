@@ -229,7 +229,7 @@ impl Report {
     fn json(&self) -> String {
         let value = serde_json::json!({
             "environment": self.environment,
-            "cores": { "server": self.cores.server, "load": self.cores.load, "shared": self.cores.shared },
+            "cores": self.cores,
             "rounds": self.rounds,
             "window_seconds": self.window.as_secs_f64(),
             "lines": self.lines,

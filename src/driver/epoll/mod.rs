@@ -118,8 +118,7 @@ impl Epoll {
     }
 
     /// Starts a one-shot operation: most are over when this returns.
-    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
-        let now = clock::now();
+    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) {
         let op = slots.op(key).expect("an operation is started in a live slot");
         if let Some(call) = FileCall::of(op) {
             if let Err(errno) = self.offload.submit(key, call) {

@@ -5,9 +5,8 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::time::UNIX_EPOCH;
-
 use std::rc::Rc;
+use std::time::UNIX_EPOCH;
 
 use crate::error::{Errno, Error};
 use crate::fs::{Directory, File};

@@ -17,7 +17,7 @@ use crate::{Engine, Handle, Runtime, time};
 
 include!("../../../tests/corpus/http_heads.rs");
 
-const ENGINES: [Engine; 1] = [Engine::Uring];
+const ENGINES: [Engine; 3] = [Engine::Uring, Engine::Epoll, Engine::Threads];
 
 /// Beyond this a test fails for waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -450,7 +450,7 @@ fn pages_about_the_process_are_served() {
             ("/readyz", "ready\n"),
             ("/metrics", "annulus_http_requests_total"),
             ("/stats", "\"http_request\""),
-            ("/debug/operations", "receive"),
+            ("/debug/operations", "shard operation"),
         ] {
             let reply = server.ask(&get(path));
             assert_eq!(reply.status, 200, "{path}");

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request, repeated over a kept-alive connection, and its framed and compared replies.
+//! One HTTP/1.1 request, repeated on a kept-alive connection; its replies framed and compared.
 //!
 //! Replies must be 2xx with a `Content-Length` (RFC 9112, 6.3). Invariant: a head seen before,
 //! byte for byte, is not parsed again; servers repeat it until their `Date` moves on.

@@ -265,7 +265,8 @@ mod tests {
     fn commands_are_written_as_arrays_of_bulk_strings() {
         assert_eq!(
             ask(&mut resp(Operation::Set), 1).escape_ascii().to_string(),
-            "*3\\r\\n$3\\r\\nSET\\r\\n$16\\r\\nkey:000000000000\\r\\n$16\\r\\n000000000000mnop\\r\\n"
+            "*3\\r\\n$3\\r\\nSET\\r\\n$16\\r\\nkey:000000000000\\r\\n\
+             $16\\r\\n000000000000mnop\\r\\n"
         );
         assert_eq!(
             ask(&mut resp(Operation::Get), 1).escape_ascii().to_string(),
