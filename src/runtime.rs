@@ -4,6 +4,9 @@
 //! have threads of their own. Above `driver/` this is the only file (with the store's access) that
 //! knows which engine runs: it starts the threads.
 
+mod builder;
+mod handle;
+
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,18 +14,18 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+pub use self::builder::Builder;
+pub use self::handle::Handle;
 use crate::clock;
 use crate::cpu;
-use crate::driver::{self, BufferSettings, Choice, InFlight, Leaked, RingSettings};
-use crate::engine::{Engine, EngineReport};
+use crate::driver::{BufferSettings, Choice, InFlight, Leaked};
+use crate::engine::EngineReport;
 use crate::error::{Errno, Error, Result};
-use crate::limits;
 use crate::metrics::Registry;
-use crate::net::TcpStream;
 use crate::shard::connections::Connections;
-use crate::shard::placement::{self, Count, Placement, Plan};
+use crate::shard::placement::{self, Plan};
 use crate::shard::remote::{Remote, ShardHandle};
-use crate::shard::topology::{CpuId, Topology};
+use crate::shard::topology::CpuId;
 use crate::shard::{Shard, ShardId, context};
 
 /// What all threads of a runtime share.
@@ -42,6 +45,27 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn new(
+        choice: Choice,
+        buffers: BufferSettings,
+        shards: usize,
+        registry: Registry,
+        cpu_queue: usize,
+    ) -> Self {
+        Self {
+            choice,
+            buffers,
+            shards,
+            remotes: OnceLock::new(),
+            connections: (0..shards).map(|_| Arc::default()).collect(),
+            registry,
+            cpu: cpu::Pool::new(cpu_queue),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            connection_threads: AtomicUsize::new(0),
+        }
+    }
+
     pub(crate) fn shards(&self) -> usize {
         self.shards
     }
@@ -57,229 +81,6 @@ impl Shared {
 
     fn open_streams(&self) -> usize {
         self.connections.iter().map(|connections| connections.streams()).sum()
-    }
-}
-
-/// How a runtime is to be built.
-#[derive(Clone, Debug)]
-pub struct Builder {
-    engine: Engine,
-    shards: Count,
-    cpu_cores: Count,
-    placement: Placement,
-    ring_entries: u32,
-    buffers: BufferSettings,
-    cpu_queue: usize,
-    histograms: bool,
-    teardown: Duration,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Self {
-            engine: Engine::Auto,
-            shards: Count::Auto,
-            cpu_cores: Count::Auto,
-            placement: Placement::Pinned,
-            ring_entries: limits::RING_ENTRIES_DEFAULT,
-            buffers: BufferSettings {
-                count: limits::BUFFERS_COUNT_DEFAULT,
-                size: limits::BUFFER_BYTES_DEFAULT,
-            },
-            cpu_queue: limits::CPU_QUEUE_COUNT_MAX,
-            histograms: true,
-            teardown: Duration::from_millis(limits::TEARDOWN_MS_DEFAULT),
-        }
-    }
-}
-
-impl Builder {
-    /// Which engine; [`Engine::Auto`] by default.
-    #[must_use]
-    pub fn engine(mut self, engine: Engine) -> Self {
-        self.engine = engine;
-        self
-    }
-
-    /// How many shards; by default one for each CPU that the cpu pool does not get.
-    #[must_use]
-    pub fn shards(mut self, shards: usize) -> Self {
-        self.shards = Count::Exactly(shards);
-        self
-    }
-
-    /// How many cores for the cpu pool; by default an eighth, at least one. With 0 its one thread
-    /// shares the last shard's core.
-    #[must_use]
-    pub fn cpu_cores(mut self, cores: usize) -> Self {
-        self.cpu_cores = Count::Exactly(cores);
-        self
-    }
-
-    /// Shards and cores of the cpu pool as counts that may be [`Count::Auto`].
-    #[must_use]
-    pub fn counts(mut self, shards: Count, cpu_cores: Count) -> Self {
-        self.shards = shards;
-        self.cpu_cores = cpu_cores;
-        self
-    }
-
-    /// Where the threads sit; pinned to one CPU each by default.
-    #[must_use]
-    pub fn placement(mut self, placement: Placement) -> Self {
-        self.placement = placement;
-        self
-    }
-
-    /// Submission queue entries of each ring, rounded up to a power of two.
-    #[must_use]
-    pub fn ring_entries(mut self, entries: u32) -> Self {
-        self.ring_entries = entries;
-        self
-    }
-
-    /// Receive buffers of each shard: how many, and how many bytes each.
-    #[must_use]
-    pub fn buffers(mut self, count: u16, size: u32) -> Self {
-        self.buffers = BufferSettings { count, size };
-        self
-    }
-
-    /// Jobs that may wait for the cpu pool.
-    #[must_use]
-    pub fn cpu_queue(mut self, jobs: usize) -> Self {
-        self.cpu_queue = jobs;
-        self
-    }
-
-    /// Turns histograms off, so that a benchmark can say what they cost.
-    #[must_use]
-    pub fn histograms(mut self, on: bool) -> Self {
-        self.histograms = on;
-        self
-    }
-
-    /// How long the end of the runtime waits for the kernel to give back the last operation.
-    #[must_use]
-    pub fn teardown(mut self, deadline: Duration) -> Self {
-        self.teardown = deadline;
-        self
-    }
-
-    /// What [`Builder::build`] would do on this host: the engine and why, and where threads sit.
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
-    pub fn plan(&self) -> Result<(EngineReport, Plan)> {
-        self.check()?;
-        let topology =
-            Topology::of_host().map_err(|error| Error::unsupported(error.to_string()))?;
-        let plan = placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
-            .map_err(|error| Error::config(error.to_string()))?;
-        let (report, _) = driver::choose(self.engine, self.ring_settings())?;
-        Ok((report, plan))
-    }
-
-    fn ring_settings(&self) -> RingSettings {
-        RingSettings { entries: self.ring_entries.next_power_of_two() }
-    }
-
-    fn check(&self) -> Result<()> {
-        let BufferSettings { count, size } = self.buffers;
-        if !(1..=limits::BUFFERS_COUNT_MAX).contains(&count) {
-            let max = limits::BUFFERS_COUNT_MAX;
-            return Err(Error::config(format!("{count} buffers: use a number from 1 to {max}")));
-        }
-        if !(1024..=limits::BUFFER_BYTES_MAX).contains(&size) {
-            let max = limits::BUFFER_BYTES_MAX;
-            return Err(Error::config(format!("a buffer of {size} bytes: use 1024 to {max}")));
-        }
-        if !(1..=limits::RING_ENTRIES_MAX).contains(&self.ring_entries) {
-            let (entries, max) = (self.ring_entries, limits::RING_ENTRIES_MAX);
-            return Err(Error::config(format!("{entries} ring entries: use 1 to {max}")));
-        }
-        if self.cpu_queue == 0 {
-            return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
-        }
-        Ok(())
-    }
-
-    /// Builds the runtime: starts the other shards and the cpu pool, and makes the calling thread
-    /// shard 0.
-    ///
-    /// # Errors
-    /// `is_config` if a setting makes no sense on this host, `is_unsupported` if the engine asked
-    /// for cannot run here, `is_already_running` inside another runtime.
-    pub fn build(self) -> Result<Runtime> {
-        if context::is_entered() {
-            return Err(Error::already_running());
-        }
-        let (report, plan) = self.plan()?;
-        let (_, choice) = driver::choose(self.engine, self.ring_settings())?;
-        match self.start(&choice, &report, &plan) {
-            // Each ring was possible alone but not all together: their memory is limited per user.
-            Err(error)
-                if self.engine == Engine::Auto && error.errno() == Some(Errno(libc::ENOMEM)) =>
-            {
-                let (report, choice) = driver::fall_back(&error);
-                self.start(&choice, &report, &plan)
-            }
-            started => started,
-        }
-    }
-
-    fn start(&self, choice: &Choice, report: &EngineReport, plan: &Plan) -> Result<Runtime> {
-        let shards = plan.shards.len();
-        let registry = match self.histograms {
-            true => Registry::new(shards),
-            false => Registry::without_histograms(shards),
-        };
-        let shared = Arc::new(Shared {
-            choice: choice.clone(),
-            buffers: self.buffers,
-            shards,
-            remotes: OnceLock::new(),
-            connections: (0..shards).map(|_| Arc::default()).collect(),
-            registry,
-            cpu: cpu::Pool::new(self.cpu_queue),
-            draining: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            connection_threads: AtomicUsize::new(0),
-        });
-        let cpu = shared
-            .cpu
-            .start(&plan.cpu_pool, &shared.registry)
-            .map_err(|error| Error::io("starting the cpu pool", Errno::from_io(&error)))?;
-        let mut runtime = Runtime {
-            shared: Arc::clone(&shared),
-            report: report.clone(),
-            plan: plan.clone(),
-            home: None,
-            affinity: None,
-            threads: Vec::new(),
-            cpu: Some(cpu),
-            teardown: self.teardown,
-            leaked: Vec::new(),
-        };
-        let mut remotes = Vec::new();
-        for (index, seat) in plan.shards.iter().enumerate().skip(1) {
-            let (thread, remote) =
-                start_shard(&shared, ShardId(index as u16), *seat, self.teardown)?;
-            runtime.threads.push(thread);
-            remotes.push(remote);
-        }
-        runtime.affinity = plan.shards[0].and_then(placement::Pinned::current_thread);
-        let home = new_shard(&shared, ShardId(0), true)?;
-        remotes.insert(0, Arc::clone(home.remote()));
-        if let Some(given) = home.driver.borrow().given() {
-            runtime.report.details = given.describe();
-        }
-        runtime.home = Some(home);
-        drop(shared.remotes.set(remotes.into()));
-        for thread in &runtime.threads {
-            thread.thread().unpark();
-        }
-        Ok(runtime)
     }
 }
 
@@ -509,101 +310,29 @@ pub struct ShutdownReport {
     pub leaked: Vec<InFlight>,
 }
 
-/// A runtime as other threads see it.
-#[derive(Clone)]
-pub struct Handle {
-    shared: Arc<Shared>,
-}
-
-impl Handle {
-    /// The runtime of the calling task.
-    ///
-    /// # Panics
-    /// Outside a runtime.
-    pub fn current() -> Self {
-        context::with(|shard| Self { shared: Arc::clone(&shard.shared) })
-    }
-
-    /// How many shards there are.
-    pub fn shards(&self) -> usize {
-        self.shared.shards()
-    }
-
-    /// One shard.
-    ///
-    /// # Panics
-    /// If there is no such shard.
-    pub fn shard(&self, id: ShardId) -> ShardHandle {
-        ShardHandle::new(Arc::clone(&self.shared), id)
-    }
-
-    /// The histograms and counters of all shards.
-    pub fn metrics(&self) -> &Registry {
-        &self.shared.registry
-    }
-
-    /// Begins to drain: listeners end, and receives end once what has arrived is consumed, as if
-    /// every peer had finished sending. [`crate::shard::is_draining`] is true from now on.
-    pub fn drain(&self) {
-        self.shared.draining.store(true, Ordering::SeqCst);
-        self.shared.connections.iter().for_each(|connections| connections.drain());
-    }
-
-    /// Connections that are open.
-    pub fn connections(&self) -> usize {
-        self.shared.open_streams()
-    }
-
-    /// The operations in flight on every shard, longest first.
-    ///
-    /// # Errors
-    /// `is_closed` if a shard has shut down.
-    pub async fn in_flight(&self) -> Result<Vec<(ShardId, InFlight)>> {
-        let mut list = Vec::new();
-        for index in 0..self.shards() {
-            let id = ShardId(index as u16);
-            let dump = || context::with(|shard| shard.driver.borrow().in_flight());
-            let operations = self.shard(id).call(dump).await?;
-            list.extend(operations.into_iter().map(|operation| (id, operation)));
-        }
-        list.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.age_ns));
-        Ok(list)
-    }
-}
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("shards", &self.shards()).finish()
-    }
-}
-
-/// Runs `serve` for one connection: as a task of this shard, or, under the `threads` engine, on a
-/// thread of the connection's own.
+/// Runs what `start` makes for one connection: as a task of this shard, or, under the `threads`
+/// engine, on a thread of the connection's own.
 ///
 /// # Errors
-/// If the connection's thread cannot be started; the connection is closed then.
-///
-/// # Panics
-/// Outside a runtime.
+/// If the connection's thread cannot be started.
 #[track_caller]
-pub fn serve_connection<F, Fut>(name: &'static str, stream: TcpStream, serve: F) -> Result<()>
+pub(crate) fn spawn_connection<F, Fut>(name: &'static str, start: F) -> Result<()>
 where
-    F: FnOnce(TcpStream) -> Fut + Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     let (shared, id) = context::with(|shard| (Arc::clone(&shard.shared), shard.id()));
     if !matches!(shared.choice, Choice::Blocking) {
-        crate::task::Builder::new().name(name).spawn(serve(stream)).detach();
+        crate::task::Builder::new().name(name).spawn(start()).detach();
         return Ok(());
     }
-    let socket = stream.into_unbound();
     shared.connection_threads.fetch_add(1, Ordering::SeqCst);
     let running = ConnectionThread(Arc::clone(&shared));
     let body = move || {
         let shared = &running.0;
         let served = new_shard(shared, id, false).and_then(|shard| {
             let entered = context::enter(&shard)?;
-            shard.drive(serve(socket.bind()));
+            shard.drive(start());
             shard.cancel_tasks();
             drop(entered);
             shard.shut_down(clock::now());

@@ -7,6 +7,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use text::{blank_comments_and_strings, blank_tests, block_end, is_word, line_of, words};
+
+#[path = "tidy/text.rs"]
+mod text;
+
 /// The layers, lowest first. A module imports from lower layers and from its own.
 const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
@@ -25,7 +30,25 @@ const STRANGERS: [[&str; 2]; 3] = [["driver", "executor"], ["protocol", "net"], 
 const PROTOCOL_SEES: [&str; 3] = ["error", "limits", "protocol"];
 
 /// The only files where unsafe code may stand.
-const UNSAFE_FILES: &[&str] = &[];
+const UNSAFE_FILES: &[&str] = &[
+    "src/buffer.rs",
+    "src/clock.rs",
+    "src/driver/blocking.rs",
+    "src/driver/calls.rs",
+    "src/driver/epoll/mod.rs",
+    "src/driver/epoll/offload.rs",
+    "src/driver/event.rs",
+    "src/driver/mod.rs",
+    "src/driver/packer.rs",
+    "src/driver/ring/buffer_ring.rs",
+    "src/driver/ring/door.rs",
+    "src/driver/ring/mod.rs",
+    "src/driver/settle.rs",
+    "src/executor/mod.rs",
+    "src/executor/task.rs",
+    "src/op.rs",
+    "src/shard/affinity.rs",
+];
 
 /// The only file of the library that reads a clock.
 const CLOCK_FILE: &str = "src/clock.rs";
@@ -83,7 +106,8 @@ fn root() -> &'static Path {
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
+        let is_data = path.ends_with("tests/corpus");
+        if path.is_dir() && !is_data {
             rust_files(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
@@ -108,122 +132,6 @@ fn sources() -> Vec<Source> {
 #[track_caller]
 fn assert_none(findings: Vec<String>) {
     assert!(findings.is_empty(), "{} finding(s)\n{}", findings.len(), findings.join("\n"));
-}
-
-/// Line number, from 1, of a byte offset.
-fn line_of(text: &str, offset: usize) -> usize {
-    text[..offset].bytes().filter(|byte| *byte == b'\n').count() + 1
-}
-
-fn is_word(character: char) -> bool {
-    character.is_alphanumeric() || character == '_'
-}
-
-/// Offsets of `word` where it stands alone.
-fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    code.match_indices(word).map(|(offset, _)| offset).filter(move |offset| {
-        let before = code[..*offset].chars().next_back();
-        let after = code[offset + word.len()..].chars().next();
-        !before.is_some_and(is_word) && !after.is_some_and(is_word)
-    })
-}
-
-/// Replaces what is not code by blanks; offsets and lines stay the same.
-fn blank_comments_and_strings(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = bytes.to_vec();
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        let raw_start = at == 0 || !is_word(char::from(bytes[at - 1]));
-        let end = if rest.starts_with(b"//") {
-            at + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
-        } else if rest.starts_with(b"/*") {
-            let close = text[at..].find("*/");
-            at + close.map_or(rest.len(), |close| close + 2)
-        } else if raw_start && (rest.starts_with(b"r\"") || rest.starts_with(b"r#")) {
-            at + raw_string_length(&text[at..]).unwrap_or(1)
-        } else if rest[0] == b'"' {
-            at + string_length(rest)
-        } else if rest[0] == b'\'' {
-            at + character_length(&text[at..]).unwrap_or(1)
-        } else {
-            at += 1;
-            continue;
-        };
-        for byte in &mut out[at..end] {
-            if *byte != b'\n' {
-                *byte = b' ';
-            }
-        }
-        at = end;
-    }
-    String::from_utf8(out).expect("only whole characters were blanked")
-}
-
-fn string_length(rest: &[u8]) -> usize {
-    let mut at = 1;
-    while at < rest.len() && rest[at] != b'"' {
-        at += if rest[at] == b'\\' { 2 } else { 1 };
-    }
-    (at + 1).min(rest.len())
-}
-
-fn raw_string_length(rest: &str) -> Option<usize> {
-    let hashes = rest[1..].bytes().take_while(|byte| *byte == b'#').count();
-    let body = rest.get(1 + hashes..)?.strip_prefix('"')?;
-    let close = format!("\"{}", "#".repeat(hashes));
-    Some(1 + hashes + 1 + body.find(&close)? + close.len())
-}
-
-/// A character literal, not a lifetime.
-fn character_length(rest: &str) -> Option<usize> {
-    let inside = &rest[1..];
-    let first = inside.chars().next()?;
-    let first_length = if first == '\\' {
-        1 + inside[1..]
-            .find('\'')
-            .filter(|length| *length > 0)
-            .or_else(|| inside[2..].find('\'').map(|at| at + 1))?
-    } else {
-        first.len_utf8()
-    };
-    inside[first_length..].starts_with('\'').then_some(first_length + 2)
-}
-
-/// Blanks out every item with a body that only tests compile: `#[cfg(test)]`, `#[cfg(all(test, …`.
-fn blank_tests(code: &str) -> String {
-    let mut out = code.to_owned();
-    for (start, marker) in code.match_indices("#[cfg(") {
-        let condition_length = code[start..].find(']').unwrap_or(marker.len());
-        let (condition, body) = code[start..].split_at(condition_length);
-        if words(condition, "test").next().is_none() || condition.contains("not(test)") {
-            continue;
-        }
-        let length = match body.find(['{', ';']) {
-            Some(open) if body.as_bytes()[open] == b'{' => block_end(body, open),
-            Some(semicolon) => semicolon + 1,
-            None => body.len(),
-        };
-        let end = start + condition_length + length;
-        let blank = code[start..end].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' });
-        out.replace_range(start..end, &blank.collect::<String>());
-    }
-    out
-}
-
-/// The offset after the brace that closes the one at `open`.
-fn block_end(code: &str, open: usize) -> usize {
-    let mut depth = 0_usize;
-    for (offset, byte) in code.bytes().enumerate().skip(open) {
-        match byte {
-            b'{' => depth += 1,
-            b'}' if depth == 1 => return offset + 1,
-            b'}' => depth -= 1,
-            _ => {}
-        }
-    }
-    code.len()
 }
 
 fn layer_of(module: &str) -> Option<usize> {
@@ -404,8 +312,9 @@ fn token_findings(source: &Source) -> Vec<String> {
         }
     }
     let mut forbid_clock = |token: &str| {
-        for offset in words(&source.code, token) {
-            let line = line_of(&source.code, offset);
+        let code = &source.code_without_tests;
+        for offset in words(code, token) {
+            let line = line_of(code, offset);
             findings
                 .push(source.finding(line, &format!("{token}: only {CLOCK_FILE} reads a clock")));
         }
@@ -416,7 +325,7 @@ fn token_findings(source: &Source) -> Vec<String> {
     }
     for marker in ["TODO", "FIXME", "XXX"] {
         // Comments count here: an open end belongs into an issue.
-        if source.path != "tests/tidy.rs" {
+        if !source.path.starts_with("tests/tidy") {
             for offset in words(&source.text, marker) {
                 let line = line_of(&source.text, offset);
                 findings.push(source.finding(line, &format!("{marker}: open an issue instead")));
@@ -478,7 +387,7 @@ fn children(source: &Source) -> Vec<PathBuf> {
         let line = line.trim();
         let declared = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod "));
         let Some((before, name)) = declared else { continue };
-        if !["", "pub ", "pub(crate) ", "pub(super) "].contains(&before) {
+        if !before.is_empty() && !before.starts_with("pub") {
             continue;
         }
         let above = if index > 0 { lines[index - 1].trim() } else { "" };
@@ -497,6 +406,7 @@ fn every_file_is_reached_by_a_mod() {
     let sources = sources();
     let is_root = |path: &str| {
         ["src/lib.rs", "src/main.rs", "bench/src/main.rs", "bench/src/lib.rs"].contains(&path)
+            || path.starts_with("tests/") && path.ends_with("/main.rs")
             || ["tests", "examples", "bench/benches", "bench/src/bin", "fuzz/fuzz_targets"]
                 .iter()
                 .any(|folder| Path::new(path).parent() == Some(Path::new(folder)))
@@ -513,83 +423,5 @@ fn every_file_is_reached_by_a_mod() {
     assert_none(orphans.map(|source| source.finding(1, "no mod reaches this file")).collect());
 }
 
-mod samples {
-    //! Every check is seen to fail here, and to leave alone what only looks wrong.
-
-    use super::*;
-
-    fn findings(check: fn(&Source) -> Vec<String>, path: &str, text: &str) -> Vec<String> {
-        check(&Source::new(path, text))
-    }
-
-    #[test]
-    fn an_upward_import_is_found_in_every_form() {
-        let text = "//! x\nuse crate::{error::Error, service::{a, b}};\nfn f() {\n    \
-                    super::super::daemon::run();\n}\n#[cfg(test)]\nmod tests {\n    use \
-                    crate::service;\n}\n";
-        assert_eq!(
-            findings(layer_findings, "src/net/tcp.rs", text),
-            [
-                "src/net/tcp.rs:2: net (layer 3) imports service (layer 5)",
-                "src/net/tcp.rs:4: net (layer 3) imports daemon (layer 6)"
-            ]
-        );
-    }
-
-    #[test]
-    fn strangers_and_a_runtime_below_protocol_are_found() {
-        let text = "use crate::driver::Op;\n";
-        let found = findings(layer_findings, "src/executor/task.rs", text);
-        assert_eq!(found, ["src/executor/task.rs:1: executor and driver must not know each other"]);
-        let found = findings(layer_findings, "src/protocol/x.rs", "use crate::time::now;\n");
-        assert_eq!(found, ["src/protocol/x.rs:1: protocol is sans-I/O and must not see time"]);
-        assert_eq!(findings(layer_findings, "src/banana.rs", "").len(), 1);
-    }
-
-    #[test]
-    fn unsafe_in_code_is_found_and_in_prose_is_not() {
-        let text =
-            "//! unsafe\nlet a = \"unsafe\"; let b = r#\"unsafe\"#; let c = '\"';\nunsafe {}";
-        let found = findings(unsafe_findings, "src/x.rs", text);
-        assert_eq!(found, ["src/x.rs:3: unsafe outside of the files that UNSAFE_FILES lists"]);
-    }
-
-    #[test]
-    fn long_files_functions_and_lines_are_found() {
-        let long = "//! x\n".repeat(FILE_LINES_MAX + 1);
-        assert_eq!(findings(size_findings, "src/x.rs", &long).len(), 1);
-        let text = format!("fn f<'a>(x: &'a str) {{\n{}}}\n", "    x();\n".repeat(70));
-        let found = findings(size_findings, "src/x.rs", &text);
-        assert_eq!(found, ["src/x.rs:1: fn f has 72 lines, more than 70"]);
-        let found = findings(size_findings, "src/x.rs", &format!("// {}\n", "é".repeat(98)));
-        assert_eq!(found, ["src/x.rs:1: 101 characters, more than 100"]);
-    }
-
-    #[test]
-    fn forbidden_tokens_are_found_outside_of_tests() {
-        let text = "fn f() { todo!(); x.unwrap(); std::time::Instant::now(); } // FIXME\n\
-                    #[cfg(all(test, not(loom)))]\nmod tests { fn g() { x.unwrap(); } }\n";
-        assert_eq!(findings(token_findings, "src/x.rs", text).len(), 4);
-        assert_eq!(findings(token_findings, "tests/x.rs", "fn f() { x.unwrap(); }").len(), 0);
-    }
-
-    #[test]
-    fn headers_names_and_limits_are_looked_at() {
-        assert_eq!(findings(header_findings, "src/x.rs", "use a;\n").len(), 1);
-        assert_eq!(findings(name_findings, "src/net/utils.rs", "").len(), 1);
-        let text = "pub const WAIT_MAX: u32 = 1;\npub const WAIT_MS_MAX: u32 = 1;\n";
-        assert_eq!(findings(limit_findings, "src/limits.rs", text).len(), 1);
-    }
-
-    #[test]
-    fn mod_declarations_lead_to_files() {
-        let paths = |path: &str, text: &str| {
-            let found = children(&Source::new(path, text));
-            found.iter().map(|path| path.to_str().expect("plain").to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(paths("src/a/mod.rs", "pub mod b;\n"), ["src/a/b.rs", "src/a/b/mod.rs"]);
-        assert_eq!(paths("src/a.rs", "mod b;\n"), ["src/a/b.rs", "src/a/b/mod.rs"]);
-        let text = "#[path = \"a_tests.rs\"]\nmod tests;\n";
-        assert_eq!(paths("src/a.rs", text), ["src/a_tests.rs"]);
-    }
-}
+#[path = "tidy/samples.rs"]
+mod samples;

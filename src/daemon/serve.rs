@@ -13,7 +13,7 @@ use super::flags::Request;
 use super::listen::{self, Listeners};
 use super::reload::Reloader;
 use super::services::Services;
-use super::settings::{Resolved, Settings};
+use super::settings::Resolved;
 use super::signals;
 use super::{Failure, logging, print};
 use crate::error::Error;

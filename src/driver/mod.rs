@@ -99,7 +99,7 @@ impl Driver {
         let key = self.slots.insert(op, now).ok_or(Errno(libc::ENFILE))?;
         match &mut self.backend {
             Backend::Ring(ring) => ring.start(key, &mut self.slots),
-            Backend::Epoll(epoll) => epoll.start(key, &mut self.slots),
+            Backend::Epoll(epoll) => epoll.start(key, &mut self.slots, now),
             Backend::Blocking(blocking) => blocking.start(key, &mut self.slots),
         }
         Ok(key)

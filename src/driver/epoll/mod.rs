@@ -118,8 +118,7 @@ impl Epoll {
     }
 
     /// Starts a one-shot operation: most are over when this returns.
-    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
-        let now = clock::now();
+    pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) {
         let op = slots.op(key).expect("an operation is started in a live slot");
         if let Some(call) = FileCall::of(op) {
             if let Err(errno) = self.offload.submit(key, call) {
@@ -239,10 +238,16 @@ impl Epoll {
             Op::Accept { .. } => calls::set_nonblocking(descriptor, true),
             _ => Ok(()),
         };
+        let known = self.sockets.get(descriptor as usize).is_some_and(|socket| socket.registered);
         match prepared.and_then(|()| self.socket(descriptor)) {
             Ok(socket) => {
                 socket.reader = Some(key);
-                slots.set_arm(key, Arm::Armed);
+                if known {
+                    // Its readiness may have been reported before anyone read: look at once.
+                    self.line_up(key);
+                } else {
+                    slots.set_arm(key, Arm::Armed);
+                }
             }
             Err(errno) => slots.push_event(key, Event::Failed(errno)),
         }

@@ -227,7 +227,7 @@ impl Decoder {
         }
         self.first = self.spans.len();
         self.inline = false;
-        if let Some((count, next)) = short_length(input, 1)
+        if let Some((count, next)) = short_line(input, b'*', 0)
             && count <= limits::UNAUTHENTICATED_ARGUMENTS_COUNT_MAX
         {
             return self.decode_bulks(input, count, next);
@@ -257,13 +257,9 @@ impl Decoder {
     #[inline]
     fn decode_bulks(&mut self, input: &[u8], mut remaining: usize, mut at: usize) -> Decode {
         while remaining > 0 {
-            let short = match input.get(at) {
-                Some(b'$') => short_length(input, at + 1),
-                _ => None,
-            };
-            let (len, start) = match short {
-                Some((len, start)) if len <= limits::UNAUTHENTICATED_BULK_BYTES_MAX => (len, start),
-                _ => match self.decode_length(input, at) {
+            let (len, start) = match short_line(input, b'$', at) {
+                Some(found) => found,
+                None => match self.decode_length(input, at) {
                     Ok(found) => found,
                     Err(Decode::NeedMore) => return self.pause(remaining, at),
                     Err(answer) => return answer,
@@ -361,23 +357,25 @@ impl Decoder {
     }
 }
 
-/// Reads a short, well-formed length at `at` and its line end; `None` sends it the long way.
-#[inline]
-fn short_length(input: &[u8], at: usize) -> Option<(usize, usize)> {
-    const DIGITS_MAX: usize = 7;
-    let window = input.get(at..)?;
-    let mut value = 0;
-    for (index, &byte) in window.iter().take(DIGITS_MAX + 1).enumerate() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit <= 9 {
-            value = value * 10 + usize::from(digit);
-            continue;
+/// Reads a well-formed line of `sigil` and up to three digits at `at`; answers the number and where
+/// the line ends. `None` sends it the long way.
+#[inline(always)]
+fn short_line(input: &[u8], sigil: u8, at: usize) -> Option<(usize, usize)> {
+    let digit = |byte: &u8| usize::from(byte - b'0');
+    match input.get(at..)? {
+        [first, units @ b'0'..=b'9', b'\r', _, ..] if *first == sigil => {
+            Some((digit(units), at + 4))
         }
-        let canonical = index > 0 && (index == 1 || window[0] != b'0');
-        let ended = byte == b'\r' && index + 1 < window.len();
-        return if canonical && ended { Some((value, at + index + 2)) } else { None };
+        [first, tens @ b'1'..=b'9', units @ b'0'..=b'9', b'\r', _, ..] if *first == sigil => {
+            Some((digit(tens) * 10 + digit(units), at + 5))
+        }
+        [first, hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', units @ b'0'..=b'9', b'\r', _, ..]
+            if *first == sigil =>
+        {
+            Some((digit(hundreds) * 100 + digit(tens) * 10 + digit(units), at + 6))
+        }
+        _ => None,
     }
-    None
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Opening files below the root, and keeping them in the cache.
 //!
 //! Called for requests that the cache could not answer. Invariant: only regular files get out of
-//! here; the open neither follows symbolic links, nor leaves the root, nor waits for a FIFO's writer.
+//! here; opening follows no symbolic link, does not leave the root, and waits for no FIFO's writer.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::time::UNIX_EPOCH;
-
 use std::rc::Rc;
+use std::time::UNIX_EPOCH;
 
 use crate::error::{Errno, Error};
 use crate::fs::{Directory, File};

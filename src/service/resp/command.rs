@@ -117,7 +117,7 @@ pub enum Run {
     /// On every partition; `merge` makes one reply of the answers.
     Every {
         /// Refuses bad arguments before anything is done.
-        check: fn(Args<'_>) -> Outcome,
+        check: fn(&Args<'_>) -> Outcome,
         /// Handles one partition; answers what it counts.
         each: fn(&mut Call<'_>) -> i64,
         /// What the reply is made of.
@@ -128,7 +128,7 @@ pub enum Run {
         /// Does it.
         run: fn(&mut Call<'_>) -> Outcome,
         /// The database of the key at an index of the arguments, given the current one.
-        database: fn(Args<'_>, usize, usize) -> usize,
+        database: fn(&Args<'_>, usize, usize) -> usize,
     },
 }
 
@@ -154,8 +154,9 @@ pub enum Merge {
 pub struct Call<'a> {
     /// The partition.
     pub partition: &'a mut Partition,
-    /// The command's name and arguments.
-    pub args: Args<'a>,
+    /// The command's name and arguments. By reference: a copy through memory would wait for the
+    /// writes before it.
+    pub args: &'a Args<'a>,
     /// How many partitions there are.
     pub partitions: usize,
     /// The selected database.
@@ -173,8 +174,9 @@ pub struct SessionCall<'a> {
     pub client: &'a mut Client,
     /// What all connections share.
     pub server: &'a Server,
-    /// The command's name and arguments.
-    pub args: Args<'a>,
+    /// The command's name and arguments. By reference: a copy through memory would wait for the
+    /// writes before it.
+    pub args: &'a Args<'a>,
     /// Unix time in milliseconds.
     pub now_ms: u64,
     /// Where the reply goes.
@@ -214,7 +216,7 @@ impl Refusal {
 
     /// A time to live that cannot be.
     #[cold]
-    pub fn expire_time(args: Args<'_>) -> Self {
+    pub fn expire_time(args: &Args<'_>) -> Self {
         let name = String::from_utf8_lossy(args.at(0)).to_ascii_lowercase();
         Self::Quoting(format!("ERR invalid expire time in '{name}' command").into_bytes())
     }

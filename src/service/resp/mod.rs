@@ -10,13 +10,18 @@ pub mod clients;
 pub mod command;
 pub mod commands;
 pub mod config;
+pub mod connection;
 pub mod decimal;
 pub mod info;
+mod input;
+mod local;
 pub mod outbox;
+mod remote;
 pub mod server;
 pub mod session;
 pub mod table;
 pub mod transaction;
 
+pub use connection::serve;
 pub use server::{RespSettings, Server};
 pub use session::{Advance, Next, Session};

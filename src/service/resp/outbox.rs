@@ -42,7 +42,7 @@ impl Batch {
             let Decode::Complete(consumed) = self.decoder.decode(input) else {
                 unreachable!("a batch holds whole commands, because a session encoded them");
             };
-            let args = self.decoder.args(self.decoder.last(), input);
+            let args = &self.decoder.args(self.decoder.last(), input);
             let reply = Encoder::new(&mut self.replies, item.protocol);
             let db = item.db;
             let mut call = Call { partition, args, partitions: map.count(), db, now_ms, reply };
@@ -300,9 +300,9 @@ fn value_len(values: &[u8]) -> usize {
 }
 
 /// The name of a command and some of its other arguments.
-pub fn words_at(
-    args: Args<'_>,
+pub fn words_at<'a>(
+    args: &'a Args<'a>,
     indexes: impl Iterator<Item = usize> + Clone,
-) -> impl Iterator<Item = &[u8]> + Clone {
+) -> impl Iterator<Item = &'a [u8]> + Clone {
     std::iter::once(0).chain(indexes).map(move |index| args.at(index))
 }

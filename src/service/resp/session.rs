@@ -109,7 +109,7 @@ impl Session {
         let (client, outbox) = (&mut self.client, &mut self.outbox);
         let mut turn = Turn { client, outbox, home, server, now_ms, out };
         for request in ahead.requests() {
-            let args = request.args(decoder, input);
+            let args = &request.args(decoder, input);
             if let Some(next) = turn.handle(args, request.end(), progress) {
                 return Some(next);
             }
@@ -139,7 +139,7 @@ struct Turn<'a, 'home> {
 impl Turn<'_, '_> {
     /// Handles the request that ends at `end` of the input; answers what ends the call, if anything.
     #[inline(always)]
-    fn handle(&mut self, args: Args<'_>, end: usize, progress: &mut Progress) -> Option<Next> {
+    fn handle(&mut self, args: &Args<'_>, end: usize, progress: &mut Progress) -> Option<Next> {
         progress.consumed = end;
         if args.is_empty() {
             return None;
@@ -157,7 +157,7 @@ impl Turn<'_, '_> {
     }
 
     #[inline(always)]
-    fn dispatch(&mut self, args: Args<'_>, progress: &mut Progress) -> Option<Box<Transaction>> {
+    fn dispatch(&mut self, args: &Args<'_>, progress: &mut Progress) -> Option<Box<Transaction>> {
         let Some(row) = table::find_row(args.at(0)) else {
             self.refuse(&unknown_command(args));
             return None;
@@ -199,7 +199,7 @@ impl Turn<'_, '_> {
         command: &'static Command,
         run: fn(&mut Call<'_>) -> Outcome,
         id: PartitionId,
-        args: Args<'_>,
+        args: &Args<'_>,
     ) {
         if !self.home.reaches(id) {
             self.forward(command, id, args);
@@ -217,7 +217,7 @@ impl Turn<'_, '_> {
     }
 
     /// A command on the connection.
-    fn here(&mut self, run: fn(&mut SessionCall<'_>) -> Outcome, args: Args<'_>) {
+    fn here(&mut self, run: fn(&mut SessionCall<'_>) -> Outcome, args: &Args<'_>) {
         let reply = Encoder::new(self.out, self.client.protocol);
         let (server, now_ms) = (self.server, self.now_ms);
         let mut call = SessionCall { client: self.client, server, args, now_ms, reply };
@@ -232,7 +232,7 @@ impl Turn<'_, '_> {
         command: &'static Command,
         each: fn(&mut Call<'_>, usize) -> i64,
         merge: Merge,
-        args: Args<'_>,
+        args: &Args<'_>,
     ) {
         let indexes = command.keys.indexes(args.len());
         let step = usize::from(command.keys.step);
@@ -273,7 +273,7 @@ impl Turn<'_, '_> {
         command: &'static Command,
         each: fn(&mut Call<'_>, usize) -> i64,
         merge: Merge,
-        args: Args<'_>,
+        args: &Args<'_>,
         ids: &[PartitionId],
     ) {
         let mut distinct = ids.to_vec();
@@ -313,10 +313,10 @@ impl Turn<'_, '_> {
     fn every(
         &mut self,
         command: &'static Command,
-        check: fn(Args<'_>) -> Outcome,
+        check: fn(&Args<'_>) -> Outcome,
         each: fn(&mut Call<'_>) -> i64,
         merge: Merge,
-        args: Args<'_>,
+        args: &Args<'_>,
     ) {
         if let Err(refusal) = check(args) {
             self.refuse(&refusal);
@@ -354,7 +354,7 @@ impl Turn<'_, '_> {
     fn part(
         &mut self,
         id: PartitionId,
-        args: Args<'_>,
+        args: &Args<'_>,
         values: Option<&mut Vec<u8>>,
         work: impl FnOnce(&mut Call<'_>) -> i64,
     ) -> i64 {
@@ -371,7 +371,7 @@ impl Turn<'_, '_> {
         &mut self,
         command: &'static Command,
         run: fn(&mut Call<'_>) -> Outcome,
-        args: Args<'_>,
+        args: &Args<'_>,
     ) -> Option<Box<Transaction>> {
         let first = usize::from(command.keys.first);
         let step = usize::from(command.keys.step);
@@ -400,7 +400,7 @@ impl Turn<'_, '_> {
 
     /// Sends a whole command to another partition.
     #[cold]
-    fn forward(&mut self, command: &'static Command, id: PartitionId, args: Args<'_>) {
+    fn forward(&mut self, command: &'static Command, id: PartitionId, args: &Args<'_>) {
         let item = (command, self.client.db, self.client.protocol);
         self.outbox.request(id, self.home.map(), item, words_at(args, 1..args.len()));
         self.outbox.expect_reply(self.out.len(), id);
@@ -414,7 +414,7 @@ impl Turn<'_, '_> {
 
 /// What Redis says to a command that it does not have, with the first arguments quoted.
 #[cold]
-fn unknown_command(args: Args<'_>) -> Refusal {
+fn unknown_command(args: &Args<'_>) -> Refusal {
     const QUOTED_BYTES_MAX: usize = 128;
     let cut = |word: &[u8], max: usize| word[..word.len().min(max)].to_vec();
     let mut preview = Vec::new();

@@ -91,10 +91,11 @@ impl Cluster {
 #[test]
 fn replies_of_other_partitions_come_in_order() {
     let mut cluster = Cluster::new(5);
-    let sets: String = (0..50).map(|key| format!("SET k{key} {key}\r\nPING {key}\r\n")).collect();
+    let repeat = |line: fn(i32) -> String| (0..50).map(line).collect::<Vec<_>>().concat();
+    let sets = repeat(|key| format!("SET k{key} {key}\r\nPING {key}\r\n"));
     let pongs = |key: i32| format!("+OK\r\n${}\r\n{key}\r\n", key.to_string().len());
     assert_eq!(cluster.text(&sets), (0..50).map(pongs).collect::<String>());
-    let gets: String = (0..50).map(|key| format!("GET k{key}\r\n")).collect();
+    let gets = repeat(|key| format!("GET k{key}\r\n"));
     let values = |key: i32| format!("${}\r\n{key}\r\n", key.to_string().len());
     assert_eq!(cluster.text(&gets), (0..50).map(values).collect::<String>());
     assert!(cluster.partitions.iter_mut().all(|partition| !partition.keyspace(0).is_empty()));
@@ -238,7 +239,7 @@ fn a_killed_client_does_nothing_more() {
     let server = server(map, RespSettings::default());
     let mut partition = Partition::default();
     let hung_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let mut connect = |address: &str| {
+    let connect = |address: &str| {
         let hung_up = Arc::clone(&hung_up);
         let hangup = Box::new(move || hung_up.store(true, Ordering::Relaxed));
         server.clients.connect(address.to_owned(), String::new(), 0, 9, hangup).expect("room")
@@ -287,7 +288,9 @@ fn encode(commands: &[Vec<String>]) -> Vec<u8> {
     for words in commands {
         let mut encoder = Encoder::new(&mut input, crate::protocol::resp::Protocol::Resp2);
         encoder.array(words.len());
-        words.iter().for_each(|word| encoder.bulk(word.as_bytes()));
+        for word in words {
+            encoder.bulk(word.as_bytes());
+        }
     }
     input
 }

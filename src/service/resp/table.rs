@@ -177,43 +177,76 @@ pub static COMMANDS: [Command; 59] = [
 ];
 
 /// Places in the index; a power of two, several times the number of rows.
-const INDEX_COUNT: usize = 512;
-/// No row.
-const EMPTY: u8 = u8::MAX;
+const INDEX_COUNT: usize = 256;
 /// The longest name; a longer one is no command.
 const NAME_BYTES_MAX: usize = 16;
 
+/// A name in lower case, in two words: whatever the case, equal names of equal length give equal
+/// words, and no other bytes give the words of letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Folded {
+    head: u64,
+    tail: u64,
+}
+
+/// What the index holds: the folded name, to compare without going to the row.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    name: Folded,
+    len: u8,
+    /// Past the last row where the place is free.
+    row: u8,
+}
+
 /// Rows by the hash of their names, with the next free place taken on collision.
-static INDEX: [u8; INDEX_COUNT] = index();
+static INDEX: [Place; INDEX_COUNT] = index();
 
-const _: () = assert!(COMMANDS_COUNT < EMPTY as usize);
 const COMMANDS_COUNT: usize = COMMANDS.len();
+const FREE_PLACE: Place =
+    Place { name: Folded { head: 0, tail: 0 }, len: 0, row: COMMANDS_COUNT as u8 };
+const _: () = assert!(COMMANDS_COUNT < u8::MAX as usize);
 
-const fn index() -> [u8; INDEX_COUNT] {
-    let mut index = [EMPTY; INDEX_COUNT];
+const fn index() -> [Place; INDEX_COUNT] {
+    let mut index = [FREE_PLACE; INDEX_COUNT];
     let mut row = 0;
     while row < COMMANDS_COUNT {
         let name = COMMANDS[row].name.as_bytes();
         assert!(name.len() <= NAME_BYTES_MAX);
-        let mut place = hash(name);
-        while index[place] != EMPTY {
+        let folded = fold(name);
+        let mut place = hash(folded);
+        while index[place].len != 0 {
             place = (place + 1) % INDEX_COUNT;
         }
-        index[place] = row as u8;
+        index[place] = Place { name: folded, len: name.len() as u8, row: row as u8 };
         row += 1;
     }
     index
 }
 
-/// A hash that takes letters of either case for the same.
-const fn hash(name: &[u8]) -> usize {
-    let mut hash = name.len() as u32;
-    let mut at = 0;
-    while at < name.len() {
-        hash = (hash ^ (name[at] | 0x20) as u32).wrapping_mul(0x9e37_79b1);
-        at += 1;
-    }
-    (hash >> 20) as usize % INDEX_COUNT
+/// Folds a name of up to [`NAME_BYTES_MAX`] bytes: its first and last bytes, which may overlap.
+#[inline]
+const fn fold(name: &[u8]) -> Folded {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let (head, tail) = match (name.first_chunk(), name.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => match (name.first_chunk(), name.last_chunk()) {
+            (Some(head), Some(tail)) => {
+                (u32::from_le_bytes(*head) as u64, u32::from_le_bytes(*tail) as u64)
+            }
+            _ => match name {
+                [] => (0, 0),
+                [first, .., last] => (*first as u64, (name[1] as u64) << 8 | *last as u64),
+                [only] => (*only as u64, 0),
+            },
+        },
+    };
+    Folded { head: head | LOWER, tail: tail | LOWER }
+}
+
+#[inline]
+const fn hash(name: Folded) -> usize {
+    let mixed = (name.head ^ name.tail.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 56) as usize % INDEX_COUNT
 }
 
 /// The row of the command called `name`, in whatever case.
@@ -228,14 +261,17 @@ pub fn find_row(name: &[u8]) -> Option<u16> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
-    let mut place = hash(name);
+    let folded = fold(name);
+    let mut at = hash(folded);
     loop {
-        let row = INDEX[place];
-        let command = COMMANDS.get(usize::from(row))?;
-        if name.eq_ignore_ascii_case(command.name.as_bytes()) {
-            return Some(u16::from(row));
+        let place = &INDEX[at];
+        if place.name == folded && usize::from(place.len) == name.len() && place.len != 0 {
+            return Some(u16::from(place.row));
         }
-        place = (place + 1) % INDEX_COUNT;
+        if place.len == 0 {
+            return None;
+        }
+        at = (at + 1) % INDEX_COUNT;
     }
 }
 

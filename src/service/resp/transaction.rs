@@ -27,7 +27,7 @@ impl Transaction {
     /// The transaction of a command that needs its keys together.
     pub fn new(
         command: &'static Command,
-        args: Args<'_>,
+        args: &Args<'_>,
         db: usize,
         protocol: Protocol,
         map: SlotMap,
@@ -75,7 +75,7 @@ impl Transaction {
         };
         let mut call = Call {
             partition: &mut partition,
-            args: decoder.args(decoder.last(), &self.request),
+            args: &decoder.args(decoder.last(), &self.request),
             partitions: self.map.count(),
             db: self.db,
             now_ms,

@@ -39,7 +39,7 @@ impl Spelling {
     }
 
     /// The deadline that a positive `time` means.
-    pub fn positive(self, args: Args<'_>, time: &[u8], now_ms: u64) -> Result<u64, Refusal> {
+    pub fn positive(self, args: &Args<'_>, time: &[u8], now_ms: u64) -> Result<u64, Refusal> {
         let time = integer(time)?;
         let at_ms = self.resolve(time, now_ms).filter(|_| time > 0);
         at_ms.map(|at_ms| at_ms as u64).ok_or_else(|| Refusal::expire_time(args))
@@ -76,7 +76,7 @@ struct Condition {
 }
 
 impl Condition {
-    fn parse(args: Args<'_>) -> Result<Self, Refusal> {
+    fn parse(args: &Args<'_>) -> Result<Self, Refusal> {
         let mut condition = Self::default();
         for option in args.iter().skip(3) {
             if is(option, "NX") {

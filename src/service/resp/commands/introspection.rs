@@ -39,7 +39,7 @@ pub fn command(call: &mut SessionCall<'_>) -> Outcome {
 }
 
 /// The rows that arguments from the third on name; all rows if there are none.
-fn named(args: Args<'_>) -> Vec<Option<&'static Command>> {
+fn named(args: &Args<'_>) -> Vec<Option<&'static Command>> {
     if args.len() == 2 {
         return table::COMMANDS.iter().map(Some).collect();
     }

@@ -104,7 +104,7 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
 
 /// The database of a key of `COPY`: the destination's is an option. What is wrong with the option is
 /// told by the command itself.
-pub fn copy_database(args: Args<'_>, index: usize, db: usize) -> usize {
+pub fn copy_database(args: &Args<'_>, index: usize, db: usize) -> usize {
     const DESTINATION: usize = 2;
     if index != DESTINATION {
         return db;
@@ -116,7 +116,7 @@ pub fn copy_database(args: Args<'_>, index: usize, db: usize) -> usize {
 }
 
 /// The database of a key of any other command: the selected one.
-pub fn same_database(_: Args<'_>, _: usize, db: usize) -> usize {
+pub fn same_database(_: &Args<'_>, _: usize, db: usize) -> usize {
     db
 }
 
@@ -182,7 +182,7 @@ pub fn memory(call: &mut Call<'_>) -> Outcome {
 
 /// What a container says to a subcommand that it does not have.
 #[cold]
-pub fn unknown_subcommand(args: Args<'_>, container: &str) -> Refusal {
+pub fn unknown_subcommand(args: &Args<'_>, container: &str) -> Refusal {
     let given = args.get(1).unwrap_or_default();
     let given = String::from_utf8_lossy(&given[..given.len().min(128)]);
     let text = format!("ERR unknown subcommand '{given}'. Try {container} HELP.");

@@ -35,7 +35,7 @@ struct ScanOptions<'a> {
 }
 
 impl<'a> ScanOptions<'a> {
-    fn parse(args: Args<'a>) -> Result<Self, Refusal> {
+    fn parse(args: &Args<'a>) -> Result<Self, Refusal> {
         const COUNT_DEFAULT: usize = 10;
         let mut options = Self { count: COUNT_DEFAULT, pattern: None, type_name: None };
         let mut index = 2;
@@ -136,7 +136,7 @@ pub fn flushall_part(call: &mut Call<'_>) -> i64 {
 }
 
 /// Refuses any argument but one `ASYNC` or `SYNC`.
-pub fn check_flush(args: Args<'_>) -> Outcome {
+pub fn check_flush(args: &Args<'_>) -> Outcome {
     match args.get(1) {
         None => Ok(()),
         Some(mode) if args.len() == 2 && (is(mode, "ASYNC") || is(mode, "SYNC")) => Ok(()),
@@ -145,6 +145,6 @@ pub fn check_flush(args: Args<'_>) -> Outcome {
 }
 
 /// Takes any arguments.
-pub fn check_nothing(_: Args<'_>) -> Outcome {
+pub fn check_nothing(_: &Args<'_>) -> Outcome {
     Ok(())
 }

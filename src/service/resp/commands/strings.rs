@@ -42,7 +42,7 @@ struct SetOptions {
 }
 
 impl SetOptions {
-    fn parse(args: Args<'_>) -> Result<Self, Refusal> {
+    fn parse(args: &Args<'_>) -> Result<Self, Refusal> {
         let mut options = Self::default();
         let mut index = 3;
         while let Some(option) = args.get(index) {

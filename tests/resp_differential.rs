@@ -133,7 +133,7 @@ fn compare(here: &Here) {
     let registration = connect("127.0.0.1:1").expect("room for a client");
     let mut session = Session::new(Client::new(registration.record.clone(), true));
     let mut differences = Vec::new();
-    let script = include_str!("script.txt");
+    let script = include_str!("corpus/resp_script.txt");
     for (number, line) in script.lines().enumerate() {
         if line.is_empty() || line.starts_with('#') {
             continue;

@@ -1,0 +1,227 @@
+//! How a runtime is built: settings, their check, and the threads that are started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Runtime, Shared, new_shard, start_shard};
+use crate::driver::{self, BufferSettings, Choice, RingSettings};
+use crate::engine::{Engine, EngineReport};
+use crate::error::{Errno, Error, Result};
+use crate::limits;
+use crate::metrics::Registry;
+use crate::shard::placement::{self, Count, Placement, Plan};
+use crate::shard::topology::Topology;
+use crate::shard::{ShardId, context};
+
+/// How a runtime is to be built.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    engine: Engine,
+    shards: Count,
+    cpu_cores: Count,
+    placement: Placement,
+    ring_entries: u32,
+    buffers: BufferSettings,
+    cpu_queue: usize,
+    histograms: bool,
+    teardown: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Auto,
+            shards: Count::Auto,
+            cpu_cores: Count::Auto,
+            placement: Placement::Pinned,
+            ring_entries: limits::RING_ENTRIES_DEFAULT,
+            buffers: BufferSettings {
+                count: limits::BUFFERS_COUNT_DEFAULT,
+                size: limits::BUFFER_BYTES_DEFAULT,
+            },
+            cpu_queue: limits::CPU_QUEUE_COUNT_MAX,
+            histograms: true,
+            teardown: Duration::from_millis(limits::TEARDOWN_MS_DEFAULT),
+        }
+    }
+}
+
+impl Builder {
+    /// Which engine; [`Engine::Auto`] by default.
+    #[must_use]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = engine;
+        self
+    }
+
+    /// How many shards; by default one for each CPU that the cpu pool does not get.
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Count::Exactly(shards);
+        self
+    }
+
+    /// How many cores for the cpu pool; by default an eighth, at least one. With 0 its one thread
+    /// shares the last shard's core.
+    #[must_use]
+    pub fn cpu_cores(mut self, cores: usize) -> Self {
+        self.cpu_cores = Count::Exactly(cores);
+        self
+    }
+
+    /// Shards and cores of the cpu pool as counts that may be [`Count::Auto`].
+    #[must_use]
+    pub fn counts(mut self, shards: Count, cpu_cores: Count) -> Self {
+        self.shards = shards;
+        self.cpu_cores = cpu_cores;
+        self
+    }
+
+    /// Where the threads sit; pinned to one CPU each by default.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Submission queue entries of each ring, rounded up to a power of two.
+    #[must_use]
+    pub fn ring_entries(mut self, entries: u32) -> Self {
+        self.ring_entries = entries;
+        self
+    }
+
+    /// Receive buffers of each shard: how many, and how many bytes each.
+    #[must_use]
+    pub fn buffers(mut self, count: u16, size: u32) -> Self {
+        self.buffers = BufferSettings { count, size };
+        self
+    }
+
+    /// Jobs that may wait for the cpu pool.
+    #[must_use]
+    pub fn cpu_queue(mut self, jobs: usize) -> Self {
+        self.cpu_queue = jobs;
+        self
+    }
+
+    /// Turns histograms off, so that a benchmark can say what they cost.
+    #[must_use]
+    pub fn histograms(mut self, on: bool) -> Self {
+        self.histograms = on;
+        self
+    }
+
+    /// How long the end of the runtime waits for the kernel to give back the last operation.
+    #[must_use]
+    pub fn teardown(mut self, deadline: Duration) -> Self {
+        self.teardown = deadline;
+        self
+    }
+
+    /// What [`Builder::build`] would do on this host: the engine and why, and where threads sit.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn plan(&self) -> Result<(EngineReport, Plan)> {
+        self.check()?;
+        let topology =
+            Topology::of_host().map_err(|error| Error::unsupported(error.to_string()))?;
+        let plan = placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
+            .map_err(|error| Error::config(error.to_string()))?;
+        let (report, _) = driver::choose(self.engine, self.ring_settings())?;
+        Ok((report, plan))
+    }
+
+    fn ring_settings(&self) -> RingSettings {
+        RingSettings { entries: self.ring_entries.next_power_of_two() }
+    }
+
+    fn check(&self) -> Result<()> {
+        let BufferSettings { count, size } = self.buffers;
+        if !(1..=limits::BUFFERS_COUNT_MAX).contains(&count) {
+            let max = limits::BUFFERS_COUNT_MAX;
+            return Err(Error::config(format!("{count} buffers: use a number from 1 to {max}")));
+        }
+        if !(1024..=limits::BUFFER_BYTES_MAX).contains(&size) {
+            let max = limits::BUFFER_BYTES_MAX;
+            return Err(Error::config(format!("a buffer of {size} bytes: use 1024 to {max}")));
+        }
+        if !(1..=limits::RING_ENTRIES_MAX).contains(&self.ring_entries) {
+            let (entries, max) = (self.ring_entries, limits::RING_ENTRIES_MAX);
+            return Err(Error::config(format!("{entries} ring entries: use 1 to {max}")));
+        }
+        if self.cpu_queue == 0 {
+            return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
+        }
+        Ok(())
+    }
+
+    /// Builds the runtime: starts the other shards and the cpu pool, and makes the calling thread
+    /// shard 0.
+    ///
+    /// # Errors
+    /// `is_config` if a setting makes no sense on this host, `is_unsupported` if the engine asked
+    /// for cannot run here, `is_already_running` inside another runtime.
+    pub fn build(self) -> Result<Runtime> {
+        if context::is_entered() {
+            return Err(Error::already_running());
+        }
+        let (report, plan) = self.plan()?;
+        let (_, choice) = driver::choose(self.engine, self.ring_settings())?;
+        match self.start(&choice, &report, &plan) {
+            // Each ring was possible alone but not all together: their memory is limited per user.
+            Err(error)
+                if self.engine == Engine::Auto && error.errno() == Some(Errno(libc::ENOMEM)) =>
+            {
+                let (report, choice) = driver::fall_back(&error);
+                self.start(&choice, &report, &plan)
+            }
+            started => started,
+        }
+    }
+
+    fn start(&self, choice: &Choice, report: &EngineReport, plan: &Plan) -> Result<Runtime> {
+        let shards = plan.shards.len();
+        let registry = match self.histograms {
+            true => Registry::new(shards),
+            false => Registry::without_histograms(shards),
+        };
+        let shared =
+            Arc::new(Shared::new(choice.clone(), self.buffers, shards, registry, self.cpu_queue));
+        let cpu = shared
+            .cpu
+            .start(&plan.cpu_pool, &shared.registry)
+            .map_err(|error| Error::io("starting the cpu pool", Errno::from_io(&error)))?;
+        let mut runtime = Runtime {
+            shared: Arc::clone(&shared),
+            report: report.clone(),
+            plan: plan.clone(),
+            home: None,
+            affinity: None,
+            threads: Vec::new(),
+            cpu: Some(cpu),
+            teardown: self.teardown,
+            leaked: Vec::new(),
+        };
+        let mut remotes = Vec::new();
+        for (index, seat) in plan.shards.iter().enumerate().skip(1) {
+            let (thread, remote) =
+                start_shard(&shared, ShardId(index as u16), *seat, self.teardown)?;
+            runtime.threads.push(thread);
+            remotes.push(remote);
+        }
+        runtime.affinity = plan.shards[0].and_then(placement::Pinned::current_thread);
+        let home = new_shard(&shared, ShardId(0), true)?;
+        remotes.insert(0, Arc::clone(home.remote()));
+        if let Some(given) = home.driver.borrow().given() {
+            runtime.report.details = given.describe();
+        }
+        runtime.home = Some(home);
+        drop(shared.remotes.set(remotes.into()));
+        for thread in &runtime.threads {
+            thread.thread().unpark();
+        }
+        Ok(runtime)
+    }
+}

@@ -1,0 +1,79 @@
+//! A runtime as other threads, and its own tasks, see it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use crate::driver::InFlight;
+use crate::error::Result;
+use crate::metrics::Registry;
+use crate::shard::remote::ShardHandle;
+use crate::shard::{ShardId, context};
+
+/// A runtime as other threads see it.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// The runtime of the calling task.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn current() -> Self {
+        context::with(|shard| Self { shared: Arc::clone(&shard.shared) })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shared.shards()
+    }
+
+    /// One shard.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn shard(&self, id: ShardId) -> ShardHandle {
+        ShardHandle::new(Arc::clone(&self.shared), id)
+    }
+
+    /// The histograms and counters of all shards.
+    pub fn metrics(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// Begins to drain: listeners end, and receives end once what has arrived is consumed, as if
+    /// every peer had finished sending. [`crate::shard::is_draining`] is true from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.connections.iter().for_each(|connections| connections.drain());
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.shared.open_streams()
+    }
+
+    /// The operations in flight on every shard, longest first.
+    ///
+    /// # Errors
+    /// `is_closed` if a shard has shut down.
+    pub async fn in_flight(&self) -> Result<Vec<(ShardId, InFlight)>> {
+        let mut list = Vec::new();
+        for index in 0..self.shards() {
+            let id = ShardId(index as u16);
+            let dump = || context::with(|shard| shard.driver.borrow().in_flight());
+            let operations = self.shard(id).call(dump).await?;
+            list.extend(operations.into_iter().map(|operation| (id, operation)));
+        }
+        list.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.age_ns));
+        Ok(list)
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("shards", &self.shards()).finish()
+    }
+}

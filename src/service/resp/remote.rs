@@ -1,0 +1,141 @@
+//! Work on partitions of other shards: batches carried there and back, and transactions.
+//!
+//! Used by the connection loop. Invariant: a partition is touched on its own shard only, by work
+//! that has passed its gate; a transaction opens every gate that it has closed.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use crate::error::{Error, Result};
+use crate::shard::{ShardId, shard};
+use crate::store::loan::Loan;
+use crate::store::{PartitionId, SlotMap, Store};
+use crate::task;
+
+use super::outbox::{Batch, Outbox};
+use super::transaction::Transaction;
+
+/// Carries what waits in `outbox` to the shards that own the partitions, all at once, and brings the
+/// replies back into it.
+pub(super) async fn carry(outbox: &mut Outbox, map: SlotMap, now_ms: u64) -> Result<()> {
+    let mut ids = outbox.partitions();
+    let Some(first) = ids.next() else { return Ok(()) };
+    let others: Vec<PartitionId> = ids.collect();
+    let first_batch = outbox.take(first);
+    let mut carried = pin!(run_there(first, first_batch, map, now_ms));
+    if others.is_empty() {
+        let batch = carried.await?;
+        outbox.put_back(first, batch);
+        return Ok(());
+    }
+    let mut more: Vec<(PartitionId, Pin<Box<dyn Future<Output = Result<Batch>>>>)> = Vec::new();
+    for id in others {
+        let batch = outbox.take(id);
+        more.push((id, Box::pin(run_there(id, batch, map, now_ms))));
+    }
+    let mut first_back = None;
+    let mut back = Vec::with_capacity(more.len());
+    poll_fn(|context| {
+        if first_back.is_none()
+            && let Poll::Ready(batch) = carried.as_mut().poll(context)
+        {
+            first_back = Some(batch);
+        }
+        more.retain_mut(|(id, carried)| match carried.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(batch) => {
+                back.push((*id, batch));
+                false
+            }
+        });
+        if more.is_empty() && first_back.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    back.extend(first_back.map(|batch| (first, batch)));
+    for (id, batch) in back {
+        outbox.put_back(id, batch?);
+    }
+    Ok(())
+}
+
+/// Runs a batch on the shard of its partition; it comes back with the replies.
+async fn run_there(id: PartitionId, batch: Batch, map: SlotMap, now_ms: u64) -> Result<Batch> {
+    let there = shard(ShardId(id.0));
+    // Between that shard's tasks if the gate is open, which it nearly always is.
+    match there.call(move || run_here(batch, map, now_ms)).await? {
+        Ok(batch) => Ok(batch),
+        Err(batch) => {
+            let wait_and_run = move || async move {
+                let mut batch = batch;
+                loop {
+                    if let Some(gate) = store_here().gate() {
+                        gate.opened().await;
+                    }
+                    match run_here(batch, map, now_ms) {
+                        Ok(batch) => return batch,
+                        Err(refused) => batch = refused,
+                    }
+                }
+            };
+            there.submit(wait_and_run).await
+        }
+    }
+}
+
+/// Runs a batch on the partition of the calling shard, or gives it back at a closed gate.
+fn run_here(mut batch: Batch, map: SlotMap, now_ms: u64) -> std::result::Result<Batch, Batch> {
+    let store = store_here();
+    if store.gate().is_some_and(|gate| gate.is_closed()) {
+        return Err(batch);
+    }
+    store.visit(|home| {
+        if let Some(partition) = home.owned() {
+            batch.run(partition, map, now_ms);
+        }
+    });
+    Ok(batch)
+}
+
+fn store_here() -> Store {
+    Store::here().expect("every shard installs its store before it serves")
+}
+
+/// Runs a transaction over partitions of several shards; appends its reply to `out`.
+///
+/// In a task of its own: a connection that goes away meanwhile must not leave gates closed.
+pub(super) async fn transact(
+    transaction: Transaction,
+    now_ms: u64,
+    mut out: Vec<u8>,
+) -> Result<Vec<u8>> {
+    let work = async move {
+        let mut loans = Vec::with_capacity(transaction.wanted().len());
+        for (id, keys) in transaction.wanted() {
+            let keys = keys.clone();
+            let lend = move || async move {
+                let store = store_here();
+                if let Some(gate) = store.gate() {
+                    gate.close().await;
+                }
+                store.visit(|home| home.owned().map(|own| Loan::take(own, keys, now_ms)))
+            };
+            let loan = shard(ShardId(id.0)).submit(lend).await?;
+            loans.push(loan.unwrap_or_default());
+        }
+        let loans = transaction.run(loans, now_ms, &mut out);
+        for ((id, _), loan) in transaction.wanted().iter().zip(loans) {
+            let give_back = move || {
+                let store = store_here();
+                store.visit(|home| home.owned().map(|own| loan.put(own)));
+                if let Some(gate) = store.gate() {
+                    gate.open();
+                }
+            };
+            shard(ShardId(id.0)).call(give_back).await?;
+        }
+        Ok(out)
+    };
+    let done = task::Builder::new().name("resp transaction").spawn(work).await;
+    done.map_err(|_| Error::closed("the transaction"))?
+}
