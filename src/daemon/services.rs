@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use super::listen::Listeners;
 use super::settings::{HttpSettings, Settings};
+use crate::clock;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::net::{TcpStream, serve_connection};
 use crate::protocol::http1::Limits;
 use crate::runtime::Runtime;
 use crate::service::http::{self, About, HttpService};
+use crate::service::resp::{self, RespSettings, expiry_cycle::expire_forever};
 use crate::shard::ShardId;
 use crate::store::access::LockedStore;
 use crate::store::{PartitionId, SlotMap, Store};
+use crate::task::{self, Class};
 
 /// Partitions of a store that is behind locks: enough that connections seldom meet at one.
 const LOCKED_PARTITIONS_COUNT: usize = 64;
@@ -24,6 +27,7 @@ const LOCKED_PARTITIONS_COUNT: usize = 64;
 #[derive(Clone)]
 pub(super) struct Services {
     http: Arc<HttpService>,
+    resp: Arc<resp::Server>,
     stores: Stores,
 }
 
@@ -46,20 +50,34 @@ impl Services {
             }
             _ => Stores::Owned(SlotMap::new(runtime.plan().shards.len())),
         };
-        Self { http: Arc::new(http), stores }
+        let resp = of_resp(settings, runtime, listeners);
+        let resp = resp::Server::new(resp, stores.map(), clock::unix_millis());
+        Self { http: Arc::new(http), resp: Arc::new(resp), stores }
     }
 
     /// Gives the calling shard what its connections need.
     pub(super) fn start_shard(&self, shard: ShardId) {
         match &self.stores {
-            Stores::Owned(map) => Store::owning(*map, PartitionId(shard.0)).install(),
-            Stores::Locked(store) => store.open().install(),
+            Stores::Owned(map) => {
+                let store = Store::owning(*map, PartitionId(shard.0));
+                store.install();
+                expire_in_background(store);
+            }
+            Stores::Locked(store) => {
+                store.open().install();
+                if shard == ShardId(0) {
+                    expire_in_background(store.open());
+                }
+            }
         }
     }
 
     pub(super) fn serve_resp(&self, stream: TcpStream) -> Result<(), Error> {
-        drop(stream);
-        Err(Error::unsupported("the RESP service is not part of this build"))
+        let (resp, stores) = (Arc::clone(&self.resp), self.stores.clone());
+        serve_connection("resp", stream, move |stream| {
+            stores.install_here();
+            resp::serve(resp, stream)
+        })
     }
 
     pub(super) fn serve_http(&self, stream: TcpStream) -> Result<(), Error> {
@@ -72,11 +90,32 @@ impl Services {
 }
 
 impl Stores {
+    fn map(&self) -> SlotMap {
+        match self {
+            Self::Owned(map) => *map,
+            Self::Locked(store) => store.map(),
+        }
+    }
+
     /// A shard's thread has its view from the start; a connection's own thread begins without.
     fn install_here(&self) {
         if let Self::Locked(store) = self {
             store.open().install();
         }
+    }
+}
+
+fn expire_in_background(store: Store) {
+    let cycle = expire_forever(store);
+    task::Builder::new().name("expiry").class(Class::Background).spawn(cycle).detach();
+}
+
+fn of_resp(settings: &Settings, runtime: &Runtime, listeners: &Listeners) -> RespSettings {
+    RespSettings {
+        password: settings.resp_password.clone(),
+        port: listeners.resp_address.map_or(0, |address| address.port()),
+        engine: runtime.report().engine.name(),
+        ..RespSettings::default()
     }
 }
 

@@ -50,6 +50,11 @@ impl LockedStore {
         Self { map, partitions: map.partitions().map(|_| Mutex::default()).collect() }
     }
 
+    /// How the slots are divided.
+    pub fn map(&self) -> SlotMap {
+        self.map
+    }
+
     /// The calling thread's view.
     pub fn open(&self) -> Store {
         Store { map: self.map, holding: Holding::Locked(Arc::clone(&self.partitions)) }

@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod decimal;
+pub mod expiry_cycle;
 pub mod info;
 mod input;
 mod local;

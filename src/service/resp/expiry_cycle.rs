@@ -1,0 +1,48 @@
+//! The expiry cycle: removes keys whose deadline has passed although nobody asks for them.
+//!
+//! Started by the daemon on every shard that owns a partition, or on one for all where partitions
+//! are locked. Invariant: between two awaits it looks at a bounded number of deadlines.
+
+use std::time::Duration;
+
+use crate::store::Store;
+use crate::{task, time};
+
+use super::local;
+
+/// Deadlines looked at in one step.
+const STEP_COUNT: usize = 128;
+/// A step that removes more than this is followed by another one at once.
+const WORTHWHILE_COUNT: usize = STEP_COUNT / 4;
+/// Time between cycles while some key has a deadline.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Time between cycles while none has: an idle shard should sleep.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Removes expired keys for as long as the shard runs.
+pub async fn expire_forever(store: Store) {
+    loop {
+        let mut some_have_deadlines = false;
+        for id in store.map().partitions() {
+            if !store.visit(|home| home.reaches(id)) {
+                continue;
+            }
+            loop {
+                let now_ms = local::unix_ms(time::now());
+                let (removed, left) = store.visit(|home| {
+                    home.with(id, |partition| {
+                        let removed = partition.expire_some(now_ms, STEP_COUNT);
+                        let left = partition.keyspaces().iter().any(|db| db.deadlines_len() > 0);
+                        (removed, left)
+                    })
+                });
+                some_have_deadlines |= left;
+                if removed <= WORTHWHILE_COUNT {
+                    break;
+                }
+                task::yield_now().await;
+            }
+        }
+        time::sleep(if some_have_deadlines { BUSY_PAUSE } else { IDLE_PAUSE }).await;
+    }
+}
