@@ -5,6 +5,7 @@
 
 mod daemon;
 mod refusals;
+mod resp;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
