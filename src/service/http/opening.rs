@@ -21,7 +21,7 @@ use super::settings::FILE_CACHED_BYTES_MAX;
 impl HttpShard {
     /// The file that a path names, or the status to answer.
     pub(super) async fn open_file(&self, encoded: &[u8]) -> Result<Rc<CachedFile<File>>, Status> {
-        let cached = self.files.borrow_mut().get(encoded, time::now()).cloned();
+        let cached = self.files.borrow_mut().get_or_look(encoded, time::now());
         if let Some(file) = cached {
             return Ok(file);
         }
