@@ -1,5 +1,6 @@
 //! The Redis protocol of the running daemon: what was stored, the password, drain under load.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
@@ -25,13 +26,14 @@ fn every_engine_answers_commands_of_keys_on_every_shard() {
         let arguments = ["--engine", engine, "--placement", "floating", "--shards", "3"];
         let daemon = Daemon::start(&arguments);
         let mut stream = connect(&daemon);
-        for key in 0..50 {
+        for key in 10..60 {
             talk(&mut stream, &format!("SET key{key} value{key}\r\n"), "+OK\r\n");
         }
-        let commands: String = (0..50).map(|key| format!("GET key{key}\r\n")).collect();
-        let replies: String = (0..50)
-            .map(|key| format!("${}\r\nvalue{key}\r\n", format!("value{key}").len()))
-            .collect();
+        let (mut commands, mut replies) = (String::new(), String::new());
+        for key in 10..60 {
+            let _ = write!(commands, "GET key{key}\r\n");
+            let _ = write!(replies, "$7\r\nvalue{key}\r\n");
+        }
         talk(&mut connect(&daemon), &commands, &replies);
         talk(&mut stream, "DBSIZE\r\n", ":50\r\n");
     }
