@@ -252,7 +252,9 @@ impl Runtime {
         }
         self.end_connection_threads();
         if let Some(home) = self.home.take() {
-            if let Ok(_entered) = context::enter(&home) {
+            {
+                // Another runtime may run on this thread while this one is dropped.
+                let _entered = context::enter_instead(&home);
                 home.cancel_tasks();
             }
             let leaked = home.shut_down(clock::now() + self.teardown);
