@@ -13,13 +13,12 @@ use super::flags::Request;
 use super::listen::{self, Listeners};
 use super::reload::Reloader;
 use super::services::Services;
-use super::settings::{Resolved, Settings};
+use super::settings::Resolved;
 use super::signals;
 use super::{Failure, logging, print};
 use crate::error::Error;
 use crate::net::{TcpListener, TcpStream};
 use crate::runtime::{Handle, Runtime};
-use crate::shard::ShardId;
 use crate::{task, time};
 
 /// How often a drain looks whether the last connection is gone.
@@ -47,10 +46,16 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     watch_signals(reloader, runtime.handle(), Arc::clone(&drain))?;
     print(&announcement(&preflight, &runtime, &listeners));
 
+    // On every shard before any takes a connection, which may be about a key of any other.
+    let starting = services.clone();
+    runtime.run_on_all(move |shard| {
+        let services = starting.clone();
+        async move { services.start_shard(shard) }
+    })?;
     let listeners = Arc::new(Mutex::new(listeners));
     let accepted = runtime.run_on_all(move |shard| {
         let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner).take(shard);
-        serve_shard(shard, services.clone(), listeners)
+        serve_shard(services.clone(), listeners)
     });
     accepted?.into_iter().collect::<Result<Vec<()>, _>>()?;
     let Some(deadline) = drain.get() else {
@@ -79,12 +84,7 @@ fn watch_signals(mut reloader: Reloader, handle: Handle, drain: Drain) -> Result
 }
 
 /// Takes connections on one shard until the runtime drains.
-async fn serve_shard(
-    shard: ShardId,
-    services: Services,
-    listeners: listen::OfShard,
-) -> Result<(), Error> {
-    services.start_shard(shard);
+async fn serve_shard(services: Services, listeners: listen::OfShard) -> Result<(), Error> {
     let mut loops = Vec::new();
     if let Some(listener) = listeners.resp {
         let (listener, services) = (TcpListener::from_std(listener)?, services.clone());
