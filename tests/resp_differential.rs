@@ -1,4 +1,5 @@
-//! Sends the same commands to a session or the daemon and to redis-server, and compares the replies byte by byte.
+//! Sends the same commands to a session or the daemon and to redis-server, and compares the replies
+//! byte by byte.
 //!
 //! Run by `cargo test`. Where no redis-server is installed it says so and passes.
 #![cfg(feature = "daemon")]

@@ -69,8 +69,8 @@ impl Batch {
     }
 }
 
-/// Runs a command, or its part, on a partition away from the connection. A part answers its count in
-/// eight bytes, then its values; a whole command answers its reply.
+/// Runs a command, or its part, on a partition away from the connection. A part answers its count
+/// in eight bytes, then its values; a whole command answers its reply.
 fn run_part(command: &Command, call: &mut Call<'_>) {
     let outcome = match command.run {
         Run::Key(run) | Run::Cursor(run) | Run::Together { run, .. } => run(call),

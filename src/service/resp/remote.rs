@@ -16,8 +16,8 @@ use crate::task;
 use super::outbox::{Batch, Outbox};
 use super::transaction::Transaction;
 
-/// Carries what waits in `outbox` to the shards that own the partitions, all at once, and brings the
-/// replies back into it.
+/// Carries what waits in `outbox` to the shards that own the partitions, all at once, and brings
+/// the replies back into it.
 pub(super) async fn carry(outbox: &mut Outbox, map: SlotMap, now_ms: u64) -> Result<()> {
     let mut ids = outbox.partitions();
     let Some(first) = ids.next() else { return Ok(()) };

@@ -137,7 +137,8 @@ struct Turn<'a, 'home> {
 }
 
 impl Turn<'_, '_> {
-    /// Handles the request that ends at `end` of the input; answers what ends the call, if anything.
+    /// Handles the request that ends at `end` of the input; answers what ends the call, if
+    /// anything.
     #[inline(always)]
     fn handle(&mut self, args: &Args<'_>, end: usize, progress: &mut Progress) -> Option<Next> {
         progress.consumed = end;
