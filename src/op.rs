@@ -166,7 +166,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    pub(crate) fn new(payloads: Vec<Payload>) -> Box<Self> {
+    pub(crate) fn new(payloads: Vec<Payload>) -> Self {
         assert!(payloads.len() <= limits::SEND_VECTORS_COUNT_MAX);
         let vectors = payloads
             .iter()
@@ -177,7 +177,7 @@ impl Message {
             .collect();
         // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
         let header = unsafe { std::mem::zeroed() };
-        Box::new(Self { payloads, vectors, header })
+        Self { payloads, vectors, header }
     }
 
     /// Bytes not yet sent.
@@ -196,7 +196,7 @@ impl Message {
         assert_eq!(count, 0, "the kernel sends no more than it was given");
     }
 
-    /// The header for sendmsg(2), valid as long as the box stays where it is.
+    /// The header for sendmsg(2), valid as long as the message stays where it is.
     pub(crate) fn header(&mut self) -> *const libc::msghdr {
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();

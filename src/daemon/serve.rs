@@ -40,10 +40,19 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     }
     let listeners = Listeners::open(&settings, preflight.plan.shards.len())?;
     let runtime = check::builder(&settings).build()?;
+    for detail in &runtime.report().details {
+        tracing::info!("{}: {detail}", runtime.report().engine);
+    }
     let services = Services::new(&settings, &runtime, &listeners);
     let drain = Drain::default();
     let reloader = Reloader::new(request.config, request.given, resolved, level);
-    watch_signals(reloader, runtime.handle(), Arc::clone(&drain))?;
+    watch_signals(reloader, services.clone(), runtime.handle(), Arc::clone(&drain))?;
+    // Every shard is ready before the first takes a connection: its commands may go to any.
+    let starting = services.clone();
+    runtime.run_on_all(move |shard| {
+        starting.start_shard(shard);
+        std::future::ready(())
+    })?;
     print(&announcement(&preflight, &runtime, &listeners));
 
     // On every shard before any takes a connection, which may be about a key of any other.
@@ -67,9 +76,17 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     Ok(())
 }
 
-fn watch_signals(mut reloader: Reloader, handle: Handle, drain: Drain) -> Result<(), Failure> {
+fn watch_signals(
+    mut reloader: Reloader,
+    services: Services,
+    handle: Handle,
+    drain: Drain,
+) -> Result<(), Failure> {
     let act = move |request| match request {
-        signals::Request::Reload => reloader.reload(),
+        signals::Request::Reload => {
+            let changed = reloader.reload();
+            services.apply(&changed, reloader.settings());
+        }
         signals::Request::Drain => {
             let deadline = reloader.settings().drain_timeout;
             let connections = handle.connections();

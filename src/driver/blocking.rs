@@ -218,7 +218,9 @@ impl Blocking {
 
     pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
         let keys: Vec<SlotKey> = self.streams.iter().chain(self.pending.iter()).copied().collect();
-        keys.into_iter().for_each(|key| self.cancel(key, slots));
+        for key in keys {
+            self.cancel(key, slots);
+        }
     }
 
     /// Performs one operation, blocking if asked to; or waits for several, or for none.

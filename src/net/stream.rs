@@ -113,7 +113,7 @@ impl Connection {
         if payloads.iter().all(|payload| payload.is_empty()) {
             return Ok(payloads);
         }
-        let message = Message::new(payloads);
+        let message = Box::new(Message::new(payloads));
         let outcome = Completion::new(Op::SendVectored { socket: self.raw(), message }).await;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::SendVectored { message, .. }) => Ok(message.into_payloads()),

@@ -183,9 +183,10 @@ impl Builder {
 
     fn start(&self, choice: &Choice, report: &EngineReport, plan: &Plan) -> Result<Runtime> {
         let shards = plan.shards.len();
-        let registry = match self.histograms {
-            true => Registry::new(shards),
-            false => Registry::without_histograms(shards),
+        let registry = if self.histograms {
+            Registry::new(shards)
+        } else {
+            Registry::without_histograms(shards)
         };
         let shared =
             Arc::new(Shared::new(choice.clone(), self.buffers, shards, registry, self.cpu_queue));

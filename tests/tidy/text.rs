@@ -3,16 +3,16 @@
 //! Used by the checks of `tidy`. Invariant: blanking out keeps every offset and every line.
 
 /// Line number, from 1, of a byte offset.
-pub fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     text[..offset].bytes().filter(|byte| *byte == b'\n').count() + 1
 }
 
-pub fn is_word(character: char) -> bool {
+pub(super) fn is_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_'
 }
 
 /// Offsets of `word` where it stands alone.
-pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+pub(super) fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(offset, _)| offset).filter(move |offset| {
         let before = code[..*offset].chars().next_back();
         let after = code[offset + word.len()..].chars().next();
@@ -21,7 +21,7 @@ pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
 }
 
 /// Replaces what is not code by blanks; offsets and lines stay the same.
-pub fn blank_comments_and_strings(text: &str) -> String {
+pub(super) fn blank_comments_and_strings(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
     let mut at = 0;
@@ -53,7 +53,7 @@ pub fn blank_comments_and_strings(text: &str) -> String {
     String::from_utf8(out).expect("only whole characters were blanked")
 }
 
-pub fn string_length(rest: &[u8]) -> usize {
+pub(super) fn string_length(rest: &[u8]) -> usize {
     let mut at = 1;
     while at < rest.len() && rest[at] != b'"' {
         at += if rest[at] == b'\\' { 2 } else { 1 };
@@ -61,7 +61,7 @@ pub fn string_length(rest: &[u8]) -> usize {
     (at + 1).min(rest.len())
 }
 
-pub fn raw_string_length(rest: &str) -> Option<usize> {
+pub(super) fn raw_string_length(rest: &str) -> Option<usize> {
     let hashes = rest[1..].bytes().take_while(|byte| *byte == b'#').count();
     let body = rest.get(1 + hashes..)?.strip_prefix('"')?;
     let close = format!("\"{}", "#".repeat(hashes));
@@ -69,7 +69,7 @@ pub fn raw_string_length(rest: &str) -> Option<usize> {
 }
 
 /// A character literal, not a lifetime.
-pub fn character_length(rest: &str) -> Option<usize> {
+pub(super) fn character_length(rest: &str) -> Option<usize> {
     let inside = &rest[1..];
     let first = inside.chars().next()?;
     let first_length = if first == '\\' {
@@ -84,7 +84,7 @@ pub fn character_length(rest: &str) -> Option<usize> {
 }
 
 /// Blanks out every item with a body that only tests compile: `#[cfg(test)]`, `#[cfg(all(test, …`.
-pub fn blank_tests(code: &str) -> String {
+pub(super) fn blank_tests(code: &str) -> String {
     let mut out = code.to_owned();
     for (start, marker) in code.match_indices("#[cfg(") {
         let condition_length = code[start..].find(']').unwrap_or(marker.len());
@@ -105,7 +105,7 @@ pub fn blank_tests(code: &str) -> String {
 }
 
 /// The offset after the brace that closes the one at `open`.
-pub fn block_end(code: &str, open: usize) -> usize {
+pub(super) fn block_end(code: &str, open: usize) -> usize {
     let mut depth = 0_usize;
     for (offset, byte) in code.bytes().enumerate().skip(open) {
         match byte {

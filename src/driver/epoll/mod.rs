@@ -131,7 +131,7 @@ impl Epoll {
                 let socket = *socket;
                 let waits = |socket: &Socket| !socket.writers.is_empty();
                 if self.sockets.get(socket as usize).is_some_and(waits)
-                    || self.try_send(key, slots, now)
+                    || Self::try_send(key, slots, now)
                 {
                     self.wait_writable(key, socket, slots, now);
                 }
@@ -149,7 +149,7 @@ impl Epoll {
             }
             Op::ReceiveOnce { socket, .. } => {
                 let socket = *socket;
-                if self.try_receive_once(key, slots, now) {
+                if Self::try_receive_once(key, slots, now) {
                     match self.socket(socket) {
                         Ok(entry) => entry.reader = Some(key),
                         Err(errno) => slots.complete(key, Err(errno), now),
@@ -187,7 +187,7 @@ impl Epoll {
     }
 
     /// Sends what the socket takes. True if it must become writable first.
-    fn try_send(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
+    fn try_send(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
         loop {
             let step = match slots.op(key) {
                 Some(Op::Send { socket, payload, sent }) => {
@@ -213,7 +213,7 @@ impl Epoll {
     }
 
     /// Receives once. True if the socket must become readable first.
-    fn try_receive_once(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
+    fn try_receive_once(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
         loop {
             let Some(Op::ReceiveOnce { socket, buffer }) = slots.op(key) else { return false };
             let (start, length) = buffer.spare();
@@ -275,10 +275,13 @@ impl Epoll {
             let socket = &mut self.sockets[index];
             let keys: Vec<SlotKey> =
                 socket.reader.take().into_iter().chain(socket.writers.drain(..)).collect();
-            keys.into_iter().for_each(|key| self.cancel(key, slots));
+            for key in keys {
+                self.cancel(key, slots);
+            }
         }
-        let paused = std::mem::take(&mut self.paused);
-        paused.into_iter().for_each(|key| self.cancel(key, slots));
+        for key in std::mem::take(&mut self.paused) {
+            self.cancel(key, slots);
+        }
     }
 
     /// Performs what became possible since the last park.
@@ -312,7 +315,7 @@ impl Epoll {
             if let Some(Op::Connect { socket, .. }) = slots.op(key) {
                 let result = calls::connected(*socket);
                 slots.complete(key, result.map(Value::Count), now);
-            } else if self.try_send(key, slots, now) {
+            } else if Self::try_send(key, slots, now) {
                 return;
             }
             self.sockets[index].writers.pop_front();
@@ -323,7 +326,7 @@ impl Epoll {
         match slots.op(key) {
             Some(Op::ReceiveOnce { socket, .. }) => {
                 let index = *socket as usize;
-                if !self.try_receive_once(key, slots, now) {
+                if !Self::try_receive_once(key, slots, now) {
                     self.sockets[index].reader = None;
                 }
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::fields::{Field, list};
 use super::head::RequestHead;
-use super::limits::ENTITY_TAGS_MAX;
+use super::limits::ENTITY_TAG_COUNT_MAX;
 use super::request_line::Method;
 
 /// The current state of a resource, as far as preconditions ask for it.
@@ -91,7 +91,7 @@ fn matches_tag(
     comparison: Comparison,
 ) -> bool {
     let Some(current) = current else { return false };
-    head.values(field).flat_map(list).take(ENTITY_TAGS_MAX).any(|tag| {
+    head.values(field).flat_map(list).take(ENTITY_TAG_COUNT_MAX).any(|tag| {
         let tag = match comparison {
             Comparison::Weak => tag.strip_prefix(b"W/").unwrap_or(tag),
             Comparison::Strong => tag,

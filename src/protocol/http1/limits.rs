@@ -24,7 +24,7 @@ pub const CHUNK_EXTENSION_BYTES_MAX: usize = 4 * 1024;
 /// Trailer section of one body. It is validated and dropped. Beyond it: 431.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 /// Entity tags looked at in one list of a precondition; a longer list does not match.
-pub const ENTITY_TAGS_MAX: usize = 64;
+pub const ENTITY_TAG_COUNT_MAX: usize = 64;
 
 const _: () = assert!(TARGET_BYTES_MAX + REQUEST_LINE_SLACK_BYTES < HEAD_BYTES_MAX);
 const _: () = assert!(FIELD_COUNT_MAX <= FIELD_SLOTS_MAX);

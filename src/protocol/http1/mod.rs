@@ -12,6 +12,8 @@
 
 pub mod body;
 pub mod conditions;
+#[cfg(test)]
+pub(crate) mod corpus;
 mod fields;
 pub mod head;
 pub mod limits;

@@ -168,7 +168,7 @@ impl Connection {
             let framing = head.framing;
             let request = OwnedRequest::new(&bytes[..head_length], &[], context);
             input.consume(head_length);
-            return Some(Step::Wait(request, framing));
+            return Some(Step::Wait(Box::new(request), framing));
         };
         let request = Request { head, rest: to.rest, query: to.query, body, context };
         let length = head_length + body.len();
@@ -177,7 +177,7 @@ impl Connection {
             Outcome::Waits => {
                 let request = OwnedRequest::new(&bytes[..head_length], body, context);
                 input.consume(length);
-                Some(Step::Wait(request, Framing::None))
+                Some(Step::Wait(Box::new(request), Framing::None))
             }
         }
     }

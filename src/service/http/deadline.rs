@@ -21,9 +21,9 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Waits for `future` until `due`; it is pinned by the caller, which keeps one copy of it in the
+    /// Waits for `future` until `due`. The caller pins it, which keeps one copy of it in the
     /// connection's task instead of two. What is ready at the deadline wins. The timer stays armed
-    /// after that: its firing then wakes the task for nothing, once in the length of a timeout.
+    /// after that: its firing wakes the task for nothing, once in the length of a timeout.
     pub(super) async fn within<F: Future>(
         &mut self,
         due: Instant,

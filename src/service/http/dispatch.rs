@@ -8,6 +8,7 @@ use crate::protocol::http1::{
     Decoded, HeadDecoder, Limits, Method, ReplyContext, RequestHead, Status, Target,
 };
 use crate::shard;
+use crate::store::gate::Gate;
 
 use super::file_cache::Content;
 use super::local::HttpShard;
@@ -70,8 +71,8 @@ pub(super) struct OwnedRequest {
 
 impl OwnedRequest {
     /// A copy.
-    pub(super) fn new(head: &[u8], body: &[u8], context: ReplyContext) -> Box<Self> {
-        Box::new(Self { head: head.to_vec(), body: body.to_vec(), context })
+    pub(super) fn new(head: &[u8], body: &[u8], context: ReplyContext) -> Self {
+        Self { head: head.to_vec(), body: body.to_vec(), context }
     }
 
     /// The request with its route. `None` if the head is not that of a request with a route.
@@ -136,7 +137,7 @@ impl HttpShard {
             request.refuse(out, Status::BadRequest, "the key is empty or not percent-encoded");
             return Outcome::Answered;
         };
-        if self.store.gate().is_some_and(|gate| gate.is_closed()) {
+        if self.store.gate().is_some_and(Gate::is_closed) {
             return Outcome::Waits;
         }
         let id = self.store.map().partition_of(key);

@@ -1,9 +1,9 @@
 //! Files kept open, or in memory when small, so that a hot file costs no system call.
 //!
 //! One per shard, used by the connection loop. Invariant: what is served was the content of the
-//! path at some moment within the last `valid`: an older entry is not given out until its path was
-//! opened and looked at again. A change of a file can thus go unseen for that long, as with other
-//! servers' open-file caches.
+//! path within the last `valid`, or is looked at again just now by one connection, while the others
+//! are served. A change of a file can thus go unseen for a while, as with other servers' open-file
+//! caches.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -61,6 +61,18 @@ impl<F> FileCache<F> {
         self.uses += 1;
         slot.used = self.uses;
         Some(&slot.file)
+    }
+
+    /// As [`FileCache::get`], but when it is time to look again the caller is the one to do so: for
+    /// those who come after it, the file counts as looked at.
+    pub(super) fn get_or_look(&mut self, path: &[u8], now: Instant) -> Option<Rc<CachedFile<F>>> {
+        if let Some(file) = self.get(path, now) {
+            return Some(Rc::clone(file));
+        }
+        if let Some(slot) = self.slots.get_mut(path) {
+            slot.checked = now;
+        }
+        None
     }
 
     /// The file as it was, if the path still names the same content; it is then good for another
@@ -136,6 +148,17 @@ mod tests {
         assert!(cache.get(b"a", at(1099)).is_some());
         assert!(cache.get(b"a", at(1100)).is_none());
         assert!(cache.get(b"b", at(1000)).is_none());
+    }
+
+    #[test]
+    fn only_one_looks_again_while_the_others_are_served() {
+        let mut cache = FileCache::new(4, VALID);
+        cache.insert(b"a", file(1), at(0));
+        assert!(cache.get(b"a", at(100)).is_none());
+        assert!(cache.get_or_look(b"a", at(100)).is_none());
+        assert!(cache.get_or_look(b"a", at(101)).is_some());
+        assert!(cache.get(b"a", at(199)).is_some());
+        assert!(cache.get_or_look(b"a", at(200)).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the connections of one shard share: store, clock, files, spare buffers.
 //!
-//! Made by the first connection of a thread and found by the next. Invariant: nothing is borrowed across an await.
+//! Made by the first connection of a thread and found by the next. Invariant: nothing is borrowed
+//! across an await.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;

@@ -1,7 +1,8 @@
 //! The HTTP service: keys, files, work for the cpu pool, and pages about the process itself.
 //!
-//! The daemon makes one [`HttpService`] and calls [`HttpService::serve`] for every connection, on the
-//! thread that is to serve it. Invariant: what threads share is immutable; what changes belongs to one.
+//! The daemon makes one [`HttpService`] and calls [`HttpService::serve`] for every connection, on
+//! the thread that is to serve it. Invariant: what threads share is immutable; what changes belongs
+//! to one of them.
 
 mod compute;
 mod connection;
@@ -48,7 +49,8 @@ impl HttpService {
     }
 
     /// Serves a connection to its end: until the peer closes it, asks for it to be closed, breaks
-    /// the protocol or keeps us waiting too long, or the runtime drains. May be dropped at any time.
+    /// the protocol or keeps us waiting too long, or the runtime drains. May be dropped at any
+    /// time.
     ///
     /// The calling thread must have its [`Store`](crate::store::Store) installed.
     pub async fn serve(self: Arc<Self>, stream: TcpStream) {

@@ -1,7 +1,7 @@
 //! Opening files below the root, and keeping them in the cache.
 //!
 //! Called for requests that the cache could not answer. Invariant: only regular files get out of
-//! here; the open neither follows symbolic links, nor leaves the root, nor waits for a FIFO's writer.
+//! here; opening follows no symbolic link, does not leave the root, and waits for no FIFO's writer.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,7 +21,7 @@ use super::settings::FILE_CACHED_BYTES_MAX;
 impl HttpShard {
     /// The file that a path names, or the status to answer.
     pub(super) async fn open_file(&self, encoded: &[u8]) -> Result<Rc<CachedFile<File>>, Status> {
-        let cached = self.files.borrow_mut().get(encoded, time::now()).cloned();
+        let cached = self.files.borrow_mut().get_or_look(encoded, time::now());
         if let Some(file) = cached {
             return Ok(file);
         }

@@ -42,16 +42,14 @@ pub(super) fn index(about: &About) -> String {
             Path::Below(prefix) => format!("{prefix}…"),
         };
         let methods = route.methods.list();
-        let _ =
-            write!(rows, "<tr><td>{path}</td><td>{methods}</td><td>{}</td></tr>\n", route.about);
+        let about = route.about;
+        // Writing to a string does not fail.
+        let _ = writeln!(rows, "<tr><td>{path}</td><td>{methods}</td><td>{about}</td></tr>");
     }
-    let listeners: String = about
-        .listeners
-        .iter()
-        .map(|(protocol, address)| {
-            format!("<li>{} on {}</li>\n", escape(protocol), escape(address))
-        })
-        .collect();
+    let mut listeners = String::new();
+    for (protocol, address) in &about.listeners {
+        let _ = writeln!(listeners, "<li>{} on {}</li>", escape(protocol), escape(address));
+    }
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>annulus</title>\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\

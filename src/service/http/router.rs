@@ -101,7 +101,7 @@ impl Path {
     }
 
     #[inline]
-    fn rest<'a>(self, path: &'a [u8]) -> Option<&'a [u8]> {
+    fn rest(self, path: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Below(prefix) => path.strip_prefix(prefix.as_bytes()),
             Self::Exact(text) => (path == text.as_bytes()).then_some(&[]),

@@ -60,7 +60,7 @@ impl Default for HttpSettings {
             linger_timeout: Duration::from_secs(2),
             output_bytes_high: 64 * 1024,
             files_root: None,
-            file_cache_count_max: 512,
+            file_cache_count_max: 128,
             file_cache_valid: Duration::from_secs(1),
         }
     }

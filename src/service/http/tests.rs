@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{About, HttpService, HttpSettings};
+use crate::clock;
 use crate::net::{TcpListener, serve_connection};
+use crate::protocol::http1::corpus::heads;
 use crate::shard::placement::Placement;
 use crate::store::access::LockedStore;
 use crate::store::{PartitionId, SlotMap, Store};
 use crate::{Engine, Handle, Runtime, time};
-
-include!("../../../tests/corpus/http_heads.rs");
 
 const ENGINES: [Engine; 3] = [Engine::Uring, Engine::Epoll, Engine::Threads];
 
@@ -135,7 +135,7 @@ impl Peer {
     }
 
     fn receive(&mut self) -> bool {
-        let mut chunk = [0; 65536];
+        let mut chunk = [0; 8192];
         match self.stream.read(&mut chunk) {
             Ok(0) => false,
             Ok(count) => {
@@ -349,9 +349,9 @@ fn a_peer_that_expects_100_is_told_to_go_on_or_refused() {
 #[test]
 fn the_corpus_is_answered_over_the_wire_and_the_connection_closed() {
     on_every_engine(1, HttpSettings::default(), |server| {
-        for case in HEADS.iter().filter(|case| case.status >= 400) {
+        for case in heads().iter().filter(|case| case.status >= 400) {
             let mut peer = server.connect();
-            peer.send(case.input);
+            peer.send(&case.input);
             let reply = peer.reply(false);
             let found = (reply.status, reply.field("Connection"));
             assert_eq!(found, (case.status, Some("close")), "{}", case.name);
@@ -411,9 +411,9 @@ fn a_peer_that_does_not_read_is_given_up() {
         let requests = get("/kv/a").repeat(20_000);
         // The write fails when the server gives up.
         let _ = peer.stream.write_all(requests.as_bytes());
-        let start = std::time::Instant::now();
+        let start = clock::now();
         while server.handle.connections() > 0 {
-            assert!(start.elapsed() < PATIENCE, "the connection is still held");
+            assert!(clock::now().since(start) < PATIENCE, "the connection is still held");
             std::thread::sleep(Duration::from_millis(10));
         }
     });

@@ -1,7 +1,8 @@
 //! Answers that have to wait: for the rest of a body, another shard, a file, the cpu pool.
 //!
-//! Called by the connection loop with a request that has left its receive buffer. Invariant: nothing
-//! of the reply is in the output before the outcome is known, except for a file too large to be held.
+//! Called by the connection loop with a request that has left its receive buffer. Invariant: no
+//! part of the reply is in the output before the outcome is known, unless the file is too large to
+//! hold.
 
 use std::mem;
 use std::rc::Rc;
