@@ -32,6 +32,10 @@ on_every_engine! {
     a_broken_request_is_answered_and_ends_the_connection
 }
 
+fn bulk(value: &str) -> String {
+    format!("${}\r\n{value}\r\n", value.len())
+}
+
 fn a_pipeline_over_all_shards_is_answered_in_order(mut server: Wire) {
     let (mut requests, mut expected) = (Vec::new(), String::new());
     for round in 0..20 {
@@ -39,13 +43,13 @@ fn a_pipeline_over_all_shards_is_answered_in_order(mut server: Wire) {
             requests.extend(encode(&words(&format!("SET k{key} {round}-{key}"))));
             requests.extend(encode(&words(&format!("GET k{key}"))));
             let value = format!("{round}-{key}");
-            expected += &format!("+OK\r\n${}\r\n{value}\r\n", value.len());
+            expected += &["+OK\r\n", &bulk(&value)].concat();
         }
         requests.extend(encode(&words("MGET k1 k2 k3 k4 none")));
         expected += "*5\r\n";
         for key in 1..5 {
             let value = format!("{round}-{key}");
-            expected += &format!("${}\r\n{value}\r\n", value.len());
+            expected += &bulk(&value);
         }
         expected += "$-1\r\n";
     }

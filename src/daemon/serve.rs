@@ -55,12 +55,6 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     })?;
     print(&announcement(&preflight, &runtime, &listeners));
 
-    // On every shard before any takes a connection, which may be about a key of any other.
-    let starting = services.clone();
-    runtime.run_on_all(move |shard| {
-        let services = starting.clone();
-        async move { services.start_shard(shard) }
-    })?;
     let listeners = Arc::new(Mutex::new(listeners));
     let accepted = runtime.run_on_all(move |shard| {
         let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner).take(shard);

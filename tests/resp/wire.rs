@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 /// A server process and a connection to it.
-pub struct Wire {
+pub(crate) struct Wire {
     process: Option<Child>,
     address: String,
     stream: BufReader<TcpStream>,
@@ -25,7 +25,7 @@ impl Drop for Wire {
 
 impl Wire {
     /// Starts a redis-server on a free port; `None` if there is none to start.
-    pub fn redis() -> Option<Self> {
+    pub(crate) fn redis() -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
         let process = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"])
@@ -44,7 +44,7 @@ impl Wire {
     }
 
     /// Starts the daemon with several shards.
-    pub fn annulus(engine: &str) -> Self {
+    pub(crate) fn annulus(engine: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_annulus"))
             .args(["serve", "--engine", engine, "--shards", "3", "--placement", "floating"])
             .args(["--resp", "127.0.0.1:0", "--http", "off"])
@@ -68,45 +68,45 @@ impl Wire {
     }
 
     /// Another connection to the same server.
-    pub fn another(&self) -> Self {
+    pub(crate) fn another(&self) -> Self {
         let stream = TcpStream::connect(&self.address).expect("the server listens");
         Self::over(None, self.address.clone(), stream)
     }
 
     /// The process, to look at or to signal.
-    pub fn process_id(&self) -> u32 {
+    pub(crate) fn process_id(&self) -> u32 {
         self.process.as_ref().map_or(0, Child::id)
     }
 
     /// Sends bytes as they are.
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("the server takes bytes");
     }
 
     /// Reads one reply.
-    pub fn read(&mut self) -> Vec<u8> {
+    pub(crate) fn read(&mut self) -> Vec<u8> {
         let mut reply = Vec::new();
         self.read_value(&mut reply);
         reply
     }
 
     /// Reads `count` replies, as text.
-    pub fn read_text(&mut self, count: usize) -> String {
+    pub(crate) fn read_text(&mut self, count: usize) -> String {
         (0..count).map(|_| String::from_utf8_lossy(&self.read()).into_owned()).collect()
     }
 
     /// Asks with a line of words, and answers the reply as text.
-    pub fn ask_line(&mut self, line: &str) -> String {
+    pub(crate) fn ask_line(&mut self, line: &str) -> String {
         String::from_utf8_lossy(&self.ask(&encode(&words(line)))).into_owned()
     }
 
     /// Whether the server has closed the connection, with nothing sent before.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         !matches!(self.stream.read(&mut byte), Ok(1..))
     }
 
-    pub fn ask(&mut self, request: &[u8]) -> Vec<u8> {
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Vec<u8> {
         self.write(request);
         self.read()
     }
@@ -130,7 +130,7 @@ impl Wire {
 }
 
 /// Splits a line into words; `"..."` may hold spaces, `\r`, `\n` and nothing.
-pub fn words(line: &str) -> Vec<Vec<u8>> {
+pub(crate) fn words(line: &str) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut rest = line.trim();
     while !rest.is_empty() {
@@ -145,7 +145,7 @@ pub fn words(line: &str) -> Vec<Vec<u8>> {
 }
 
 /// A request as an array of bulk strings.
-pub fn encode(words: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn encode(words: &[Vec<u8>]) -> Vec<u8> {
     let mut request = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
