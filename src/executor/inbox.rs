@@ -143,7 +143,7 @@ mod tests {
         inbox.push(1).unwrap();
         assert_eq!(inbox.close(), [1]);
         assert_eq!(inbox.push(2), Err(2));
-        assert_eq!(inbox.close(), []);
+        assert_eq!(inbox.close(), Vec::<u32>::new());
     }
 }
 

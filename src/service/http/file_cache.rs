@@ -1,9 +1,9 @@
 //! Files kept open, or in memory when small, so that a hot file costs no system call.
 //!
 //! One per shard, used by the connection loop. Invariant: what is served was the content of the
-//! path not longer than `valid` ago, or than it takes one connection to open the path and look
-//! again after that: the others are served meanwhile. A change of a file can thus go unseen for a
-//! while, as with other servers' open-file caches.
+//! path within the last `valid`, or is looked at again just now by one connection, while the others
+//! are served. A change of a file can thus go unseen for a while, as with other servers' open-file
+//! caches.
 
 use std::rc::Rc;
 use std::time::Duration;

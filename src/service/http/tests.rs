@@ -135,7 +135,7 @@ impl Peer {
     }
 
     fn receive(&mut self) -> bool {
-        let mut chunk = [0; 65536];
+        let mut chunk = [0; 8192];
         match self.stream.read(&mut chunk) {
             Ok(0) => false,
             Ok(count) => {
