@@ -24,8 +24,9 @@ type Job = Box<dyn FnOnce() + Send>;
 
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Tasks that wait for room.
-    waiting: VecDeque<Waker>,
+    /// Tasks that wait for room, in line, each with its ticket.
+    waiting: VecDeque<(u64, Waker)>,
+    tickets: u64,
     closed: bool,
 }
 
@@ -45,7 +46,8 @@ pub(crate) struct Threads {
 impl Pool {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
         assert!(capacity > 0, "a cpu pool needs room for one job");
-        let queue = Queue { jobs: VecDeque::new(), waiting: VecDeque::new(), closed: false };
+        let queue =
+            Queue { jobs: VecDeque::new(), waiting: VecDeque::new(), tickets: 0, closed: false };
         Arc::new(Self { queue: Mutex::new(queue), filled: Condvar::new(), capacity })
     }
 
@@ -92,9 +94,9 @@ impl Pool {
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
-                let waker = queue.waiting.pop_front();
+                let next = queue.waiting.pop_front();
                 drop(queue);
-                if let Some(waker) = waker {
+                if let Some((_, waker)) = next {
                     waker.wake();
                 }
                 return Some(job);
@@ -109,13 +111,14 @@ impl Pool {
     /// Puts a job in the queue; waits while it is full.
     async fn push(&self, job: Job) -> Result<()> {
         let mut job = Some(job);
+        let mut place = Place { pool: self, ticket: None };
         poll_fn(|context| {
             let mut queue = self.lock();
             if queue.closed {
                 return Poll::Ready(Err(Error::closed("the cpu pool")));
             }
             if queue.jobs.len() >= self.capacity {
-                queue.waiting.push_back(context.waker().clone());
+                place.keep(&mut queue, context.waker());
                 return Poll::Pending;
             }
             queue.jobs.extend(job.take());
@@ -132,6 +135,47 @@ impl Pool {
     }
 }
 
+/// A place in the line of those who wait for room. Who leaves the line without having been told
+/// that there is room does nothing; who leaves after it tells the next.
+struct Place<'a> {
+    pool: &'a Pool,
+    ticket: Option<u64>,
+}
+
+impl Place<'_> {
+    /// Takes a place, or keeps the one that it has.
+    fn keep(&mut self, queue: &mut Queue, waker: &Waker) {
+        let held = self
+            .ticket
+            .and_then(|ticket| queue.waiting.iter_mut().find(|(other, _)| *other == ticket));
+        if let Some((_, place)) = held {
+            place.clone_from(waker);
+            return;
+        }
+        queue.tickets += 1;
+        self.ticket = Some(queue.tickets);
+        queue.waiting.push_back((queue.tickets, waker.clone()));
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut queue = self.pool.lock();
+        let place = queue.waiting.iter().position(|(other, _)| *other == ticket);
+        let left = match place {
+            Some(place) => queue.waiting.remove(place),
+            // It was told of room, which it may not have used.
+            None if queue.jobs.len() < self.pool.capacity => queue.waiting.pop_front(),
+            None => None,
+        };
+        drop(queue);
+        if let (None, Some((_, waker))) = (place, left) {
+            waker.wake();
+        }
+    }
+}
+
 impl Drop for Threads {
     /// Refuses new jobs, drops those that have not begun, and waits for those that have.
     fn drop(&mut self) {
@@ -141,7 +185,7 @@ impl Drop for Threads {
             (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.waiting))
         };
         drop(jobs);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
         self.pool.filled.notify_all();
         for thread in self.threads.drain(..) {
             // A thread of the pool does not panic: its jobs are caught.

@@ -151,6 +151,14 @@ impl Builder {
             let (entries, max) = (self.ring_entries, limits::RING_ENTRIES_MAX);
             return Err(Error::config(format!("{entries} ring entries: use 1 to {max}")));
         }
+        let max = limits::SHARDS_COUNT_MAX;
+        for (count, what) in [(self.shards, "shards"), (self.cpu_cores, "cores for the cpu pool")] {
+            if let Count::Exactly(count) = count
+                && count > max
+            {
+                return Err(Error::config(format!("{count} {what}: use at most {max}")));
+            }
+        }
         if self.cpu_queue == 0 {
             return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
         }
