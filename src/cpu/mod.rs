@@ -205,7 +205,9 @@ impl Threads {
             (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.waiting))
         };
         drop(jobs);
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in waiting {
+            waker.wake();
+        }
         pool.filled.notify_all();
         let mut queue = pool.lock();
         while queue.threads > 0 {
