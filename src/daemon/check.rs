@@ -36,6 +36,9 @@ pub fn builder(settings: &Settings) -> Builder {
         .placement(settings.placement.clone())
         .ring_entries(settings.ring_entries)
         .buffers(settings.receive_buffers, settings.receive_buffer_bytes)
+        .cpu_queue(settings.cpu_queue)
+        .histograms(settings.histograms)
+        .teardown(settings.teardown_timeout)
 }
 
 /// Looks at the host, raises the descriptor limit, and plans.
@@ -105,7 +108,7 @@ impl Preflight {
         let address = |address: Option<std::net::SocketAddr>| {
             address.map_or("off".to_owned(), |address| address.to_string())
         };
-        line("resp", &address(settings.resp_listen));
+        line("resp", &address(settings.resp.listen));
         line("http", &address(settings.http.listen));
         for warning in self.warnings() {
             line("warning", &warning);

@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(settings.shards, Count::Exactly(3));
         assert_eq!(settings.engine, crate::engine::Engine::Epoll);
         assert_eq!(settings.cpu_cores, Count::Auto);
-        assert_eq!(settings.resp_listen, None);
+        assert_eq!(settings.resp.listen, None);
     }
 
     #[test]

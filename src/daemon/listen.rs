@@ -43,7 +43,7 @@ impl Listeners {
         let of_service = |service, address: Option<SocketAddr>| {
             address.map_or(Ok(Vec::new()), |address| listen(service, address, shards))
         };
-        let resp = of_service("resp", settings.resp_listen)?;
+        let resp = of_service("resp", settings.resp.listen)?;
         let http = of_service("http", settings.http.listen)?;
         let bound = |listeners: &[TcpListener]| listeners.first()?.local_addr().ok();
         let (resp_address, http_address) = (bound(&resp), bound(&http));

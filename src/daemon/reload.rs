@@ -32,13 +32,14 @@ impl Reloader {
         &self.current.settings
     }
 
-    /// Reads the configuration again, applies what can change live, and says what can not.
-    pub fn reload(&mut self) {
+    /// Reads the configuration again, takes over what can change live, and says what can not.
+    /// The keys that have changed are for the caller to act on.
+    pub fn reload(&mut self) -> Vec<&'static str> {
         let Some(path) = &self.config else {
             tracing::warn!(
                 "SIGHUP: there is no configuration file to re-read; start with --config"
             );
-            return;
+            return Vec::new();
         };
         match super::load(Some(path), &self.given) {
             Ok(newer) => self.apply(&newer),
@@ -47,34 +48,37 @@ impl Reloader {
                     tracing::error!("SIGHUP: {reason}");
                 }
                 tracing::error!("SIGHUP: nothing has changed");
+                Vec::new()
             }
         }
     }
 
-    fn apply(&mut self, newer: &Resolved) {
+    fn apply(&mut self, newer: &Resolved) -> Vec<&'static str> {
         let mut accepted = self.current.clone();
-        let mut changed = 0;
+        let (mut differing, mut changed) = (0, Vec::new());
         for (index, (old, new)) in self.current.chosen.iter().zip(&newer.chosen).enumerate() {
             if old.text == new.text {
                 continue;
             }
-            changed += 1;
+            differing += 1;
             let (key, old_text, new_text) = (old.row.key, old.shown(), new.shown());
             if old.row.live {
                 tracing::info!("SIGHUP: {key} is now {new_text:?} (was {old_text:?})");
                 accepted.chosen[index] = new.clone();
+                changed.push(key);
             } else {
                 tracing::warn!(
                     "SIGHUP: {key} stays {old_text:?}: changing it to {new_text:?} needs a restart"
                 );
             }
         }
-        if changed == 0 {
+        if differing == 0 {
             tracing::info!("SIGHUP: the configuration is what it was");
         }
         accepted.settings = accepted.settings.with_live(&newer.settings);
         self.level.set(&accepted.settings.log_level);
         self.current = accepted;
+        changed
     }
 }
 
@@ -97,12 +101,12 @@ mod tests {
         let mut reloader = Reloader::new(Some(path.clone()), Vec::new(), start.clone(), level);
 
         write("[shutdown]\ndrain_timeout = \"2s\"\n[runtime]\nshards = 2\n");
-        reloader.reload();
+        assert_eq!(reloader.reload(), ["shutdown.drain_timeout"]);
         assert_eq!(reloader.settings().drain_timeout, Duration::from_secs(2));
         assert_eq!(reloader.settings().shards, start.settings.shards);
 
         write("[shutdown]\ndrain_timeout = 3\n");
-        reloader.reload();
+        assert_eq!(reloader.reload(), [""; 0]);
         assert_eq!(reloader.settings().drain_timeout, Duration::from_secs(2));
         let _ = fs::remove_file(&path);
     }

@@ -19,7 +19,6 @@ use super::{Failure, logging, print};
 use crate::error::Error;
 use crate::net::{TcpListener, TcpStream};
 use crate::runtime::{Handle, Runtime};
-use crate::shard::ShardId;
 use crate::{task, time};
 
 /// How often a drain looks whether the last connection is gone.
@@ -41,16 +40,25 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     }
     let listeners = Listeners::open(&settings, preflight.plan.shards.len())?;
     let runtime = check::builder(&settings).build()?;
+    for detail in &runtime.report().details {
+        tracing::info!("{}: {detail}", runtime.report().engine);
+    }
     let services = Services::new(&settings, &runtime, &listeners);
     let drain = Drain::default();
     let reloader = Reloader::new(request.config, request.given, resolved, level);
-    watch_signals(reloader, runtime.handle(), Arc::clone(&drain))?;
+    watch_signals(reloader, services.clone(), runtime.handle(), Arc::clone(&drain))?;
+    // Every shard is ready before the first takes a connection: its commands may go to any.
+    let starting = services.clone();
+    runtime.run_on_all(move |shard| {
+        starting.start_shard(shard);
+        std::future::ready(())
+    })?;
     print(&announcement(&preflight, &runtime, &listeners));
 
     let listeners = Arc::new(Mutex::new(listeners));
     let accepted = runtime.run_on_all(move |shard| {
         let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner).take(shard);
-        serve_shard(shard, services.clone(), listeners)
+        serve_shard(services.clone(), listeners)
     });
     accepted?.into_iter().collect::<Result<Vec<()>, _>>()?;
     let Some(deadline) = drain.get() else {
@@ -62,9 +70,17 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     Ok(())
 }
 
-fn watch_signals(mut reloader: Reloader, handle: Handle, drain: Drain) -> Result<(), Failure> {
+fn watch_signals(
+    mut reloader: Reloader,
+    services: Services,
+    handle: Handle,
+    drain: Drain,
+) -> Result<(), Failure> {
     let act = move |request| match request {
-        signals::Request::Reload => reloader.reload(),
+        signals::Request::Reload => {
+            let changed = reloader.reload();
+            services.apply(&changed, reloader.settings());
+        }
         signals::Request::Drain => {
             let deadline = reloader.settings().drain_timeout;
             let connections = handle.connections();
@@ -79,12 +95,7 @@ fn watch_signals(mut reloader: Reloader, handle: Handle, drain: Drain) -> Result
 }
 
 /// Takes connections on one shard until the runtime drains.
-async fn serve_shard(
-    shard: ShardId,
-    services: Services,
-    listeners: listen::OfShard,
-) -> Result<(), Error> {
-    services.start_shard(shard);
+async fn serve_shard(services: Services, listeners: listen::OfShard) -> Result<(), Error> {
     let mut loops = Vec::new();
     if let Some(listener) = listeners.resp {
         let (listener, services) = (TcpListener::from_std(listener)?, services.clone());

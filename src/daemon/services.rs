@@ -4,6 +4,8 @@
 //! installed: a shard its own partition, a connection's own thread the locked ones.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::listen::Listeners;
 use super::settings::{HttpSettings, Settings};
@@ -53,6 +55,30 @@ impl Services {
         let resp = of_resp(settings, runtime, listeners);
         let resp = resp::Server::new(resp, stores.map(), clock::unix_millis());
         Self { http: Arc::new(http), resp: Arc::new(resp), stores }
+    }
+
+    /// Takes over live settings that have changed.
+    pub(super) fn apply(&self, changed: &[&'static str], settings: &Settings) {
+        let (live, resp) = (&self.resp.live, &settings.resp);
+        for key in changed {
+            match *key {
+                "resp.password" => {
+                    self.resp.set_password(resp.password.as_deref().unwrap_or_default());
+                }
+                "resp.clients_count_max" => {
+                    live.clients_count_max.store(resp.clients_count_max, Ordering::Relaxed);
+                }
+                "resp.idle_timeout" => {
+                    live.idle_seconds_max
+                        .store(whole_seconds(resp.idle_timeout), Ordering::Relaxed);
+                }
+                "resp.bulk_size_max" => {
+                    live.bulk_bytes_max.store(resp.bulk_bytes_max, Ordering::Relaxed);
+                }
+                // What the reloader itself takes over.
+                _ => {}
+            }
+        }
     }
 
     /// Gives the calling shard what its connections need.
@@ -111,12 +137,22 @@ fn expire_in_background(store: Store) {
 }
 
 fn of_resp(settings: &Settings, runtime: &Runtime, listeners: &Listeners) -> RespSettings {
+    let resp = &settings.resp;
     RespSettings {
-        password: settings.resp_password.clone(),
+        clients_count_max: resp.clients_count_max,
+        idle_seconds_max: whole_seconds(resp.idle_timeout),
+        query_bytes_max: resp.query_bytes_max,
+        bulk_bytes_max: resp.bulk_bytes_max,
+        output_bytes_high: resp.output_bytes_high,
+        password: resp.password.clone(),
         port: listeners.resp_address.map_or(0, |address| address.port()),
         engine: runtime.report().engine.name(),
-        ..RespSettings::default()
     }
+}
+
+/// Rounded up: to the service zero means for ever, and half a second is not that.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn about(runtime: &Runtime, listeners: &Listeners) -> About {

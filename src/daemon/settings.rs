@@ -59,9 +59,17 @@ pub static TABLE: &[Row] = &[
     row("runtime.ring_entries", Unit::Number, "256", "submission queue entries of each ring"),
     row("runtime.receive_buffers", Unit::Number, "64", "receive buffers of each shard"),
     row("runtime.receive_buffer_size", Unit::Bytes, "64KiB", "size of each receive buffer"),
+    row("runtime.cpu_queue", Unit::Number, "1024", "jobs that may wait for the cpu pool"),
+    row("runtime.histograms", Unit::Word, "on", "on, or off to measure what they cost"),
     row("resp.listen", Unit::Address, "127.0.0.1:6380", "address for the Redis protocol, or off")
         .flag("resp"),
-    row("resp.password", Unit::Secret, "", "password that AUTH asks for; empty for none"),
+    row("resp.password", Unit::Secret, "", "password that AUTH asks for; empty for none").live(),
+    row("resp.clients_count_max", Unit::Number, "10000", "most clients at a time").live(),
+    row("resp.idle_timeout", Unit::Duration, "0s", "longest silence of a client; 0s for any")
+        .live(),
+    row("resp.bulk_size_max", Unit::Bytes, "512MiB", "largest argument of a command").live(),
+    row("resp.query_size_max", Unit::Bytes, "1GiB", "most bytes a client may send ahead"),
+    row("resp.output_size_high", Unit::Bytes, "64KiB", "replies held back before they are sent"),
     row("http.listen", Unit::Address, "127.0.0.1:8080", "address for HTTP, or off").flag("http"),
     row("http.root", Unit::Path, "", "folder served below /files/; empty for none").flag("root"),
     row("http.header_timeout", Unit::Duration, "10s", "longest wait for a complete head"),
@@ -75,6 +83,12 @@ pub static TABLE: &[Row] = &[
     row("shutdown.drain_timeout", Unit::Duration, "10s", "longest wait for requests in hand")
         .flag("drain-timeout")
         .live(),
+    row(
+        "shutdown.teardown_timeout",
+        Unit::Duration,
+        "5s",
+        "longest wait for the kernel at the end",
+    ),
     row("log.format", Unit::Word, "text", "text or json").flag("log-format"),
     row("log.level", Unit::Word, "info", "error, warn, info, debug, trace, or a filter by module")
         .flag("log-level")
@@ -162,14 +176,18 @@ pub struct Settings {
     pub receive_buffers: u16,
     /// Bytes of each receive buffer.
     pub receive_buffer_bytes: u32,
-    /// Where RESP listens.
-    pub resp_listen: Option<SocketAddr>,
-    /// The password that AUTH asks for.
-    pub resp_password: Option<String>,
+    /// Jobs that may wait for the cpu pool.
+    pub cpu_queue: usize,
+    /// Whether durations are recorded.
+    pub histograms: bool,
+    /// Where RESP listens, and within which bounds.
+    pub resp: RespSettings,
     /// Where HTTP listens, and within which bounds.
     pub http: HttpSettings,
     /// How long a shutdown waits for requests in hand.
     pub drain_timeout: Duration,
+    /// How long the end waits for the kernel to give back the last operation.
+    pub teardown_timeout: Duration,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written: a level or a filter by module.
@@ -180,12 +198,35 @@ impl Settings {
     /// These settings, with those of `newer` that can change in a running daemon.
     #[must_use]
     pub fn with_live(&self, newer: &Self) -> Self {
-        Self {
-            drain_timeout: newer.drain_timeout,
-            log_level: newer.log_level.clone(),
-            ..self.clone()
-        }
+        let resp = RespSettings {
+            password: newer.resp.password.clone(),
+            clients_count_max: newer.resp.clients_count_max,
+            idle_timeout: newer.resp.idle_timeout,
+            bulk_bytes_max: newer.resp.bulk_bytes_max,
+            ..self.resp.clone()
+        };
+        let log_level = newer.log_level.clone();
+        Self { resp, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
     }
+}
+
+/// The settings of the RESP service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RespSettings {
+    /// Where it listens.
+    pub listen: Option<SocketAddr>,
+    /// The password that AUTH asks for.
+    pub password: Option<String>,
+    /// Clients at a time.
+    pub clients_count_max: usize,
+    /// Between two requests; zero for any time.
+    pub idle_timeout: Duration,
+    /// Bytes of one argument.
+    pub bulk_bytes_max: usize,
+    /// Bytes sent ahead of being decoded.
+    pub query_bytes_max: usize,
+    /// Bytes of replies after which they are sent before more requests are decoded.
+    pub output_bytes_high: usize,
 }
 
 /// The settings of the HTTP service.
@@ -287,7 +328,7 @@ fn choose(given: Vec<Given>) -> Vec<Given> {
 
 fn contradictions(settings: &Settings) -> Vec<String> {
     let mut wrong = Vec::new();
-    let (resp, http) = (settings.resp_listen, settings.http.listen);
+    let (resp, http) = (settings.resp.listen, settings.http.listen);
     if resp.is_none() && http.is_none() {
         wrong.push("resp.listen and http.listen are both off: there is nothing to serve".into());
     }
@@ -324,10 +365,12 @@ impl Reader {
             self.number("runtime.receive_buffers", 8, limits::BUFFERS_COUNT_MAX.into());
         let receive_buffer_bytes =
             self.bytes("runtime.receive_buffer_size", 4_096, limits::BUFFER_BYTES_MAX.into());
-        let resp_listen = self.read("resp.listen", unit::address);
-        let resp_password = self.read("resp.password", unit::secret);
+        let cpu_queue = self.number("runtime.cpu_queue", 1, 1 << 20);
+        let histograms = self.read("runtime.histograms", on_or_off);
+        let resp = self.resp();
         let http = self.http();
         let drain_timeout = self.duration("shutdown.drain_timeout", Duration::ZERO);
+        let teardown_timeout = self.duration("shutdown.teardown_timeout", MILLISECOND);
         let log_format = self.read("log.format", log_format);
         let log_level = self.read("log.level", super::logging::valid_filter);
         Some(Settings {
@@ -338,12 +381,33 @@ impl Reader {
             ring_entries: u32::try_from(ring_entries?).ok()?,
             receive_buffers: u16::try_from(receive_buffers?).ok()?,
             receive_buffer_bytes: u32::try_from(receive_buffer_bytes?).ok()?,
-            resp_listen: resp_listen?,
-            resp_password: resp_password?,
+            cpu_queue: usize::try_from(cpu_queue?).ok()?,
+            histograms: histograms?,
+            resp: resp?,
             http: http?,
             drain_timeout: drain_timeout?,
+            teardown_timeout: teardown_timeout?,
             log_format: log_format?,
             log_level: log_level?,
+        })
+    }
+
+    fn resp(&mut self) -> Option<RespSettings> {
+        let listen = self.read("resp.listen", unit::address);
+        let password = self.read("resp.password", unit::secret);
+        let clients_count_max = self.number("resp.clients_count_max", 1, u32::MAX.into());
+        let idle_timeout = self.duration("resp.idle_timeout", Duration::ZERO);
+        let bulk_bytes_max = self.bytes("resp.bulk_size_max", 1 << 20, 512 << 20);
+        let query_bytes_max = self.bytes("resp.query_size_max", 1 << 20, 1 << 30);
+        let output_bytes_high = self.bytes("resp.output_size_high", 1 << 10, 1 << 30);
+        Some(RespSettings {
+            listen: listen?,
+            password: password?,
+            clients_count_max: usize::try_from(clients_count_max?).ok()?,
+            idle_timeout: idle_timeout?,
+            bulk_bytes_max: usize::try_from(bulk_bytes_max?).ok()?,
+            query_bytes_max: usize::try_from(query_bytes_max?).ok()?,
+            output_bytes_high: usize::try_from(output_bytes_high?).ok()?,
         })
     }
 
@@ -399,6 +463,14 @@ impl Reader {
 
     fn duration(&mut self, key: &'static str, min: Duration) -> Option<Duration> {
         self.read(key, |text| unit::duration(text, min, DAY))
+    }
+}
+
+fn on_or_off(text: &str) -> Result<bool, Refusal> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is neither on nor off".into()),
     }
 }
 

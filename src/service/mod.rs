@@ -1,6 +1,7 @@
 //! What connections do: one folder per protocol, between the runtime and the store.
 //!
-//! Called by `daemon`, which owns the listeners. Invariant: nothing in here knows which engine runs.
+//! Called by `daemon`, which owns the listeners. Invariant: nothing in here knows which engine
+//! runs.
 
 pub mod http;
 pub mod resp;

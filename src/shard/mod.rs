@@ -142,10 +142,12 @@ impl Shard {
         let mut context = Context::from_waker(&waker);
         waker.wake_by_ref();
         loop {
-            if self.main.woken.swap(false, Ordering::AcqRel)
-                && let Poll::Ready(value) = future.as_mut().poll(&mut context)
-            {
-                return value;
+            if self.main.woken.swap(false, Ordering::AcqRel) {
+                // The turn before may have slept since it read the clock.
+                self.set_now(clock::now());
+                if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                    return value;
+                }
             }
             if let Err(errno) = self.turn(true) {
                 panic!("the driver of shard {} failed: {errno}", self.id.0);

@@ -1,8 +1,8 @@
 //! How a thread reaches partitions. Called by the services; the one place above the runtime that
 //! knows whether a partition belongs to a shard or sits behind a lock.
 //!
-//! Invariant: an owned partition is touched only by the thread that made its [`Store`]; a locked one
-//! only under its lock. Several locks are taken in ascending order.
+//! Invariant: an owned partition is touched only by the thread that made its [`Store`]; a locked
+//! one only under its lock. Several locks are taken in ascending order.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -37,7 +37,8 @@ impl Gate {
         .await;
     }
 
-    /// Waits until the gate is open, then closes it. Whoever gets this far must call [`Gate::open`].
+    /// Waits until the gate is open, then closes it. Whoever gets this far must call
+    /// [`Gate::open`].
     pub async fn close(&self) {
         self.opened().await;
         let was_closed = self.closed.replace(true);

@@ -214,8 +214,9 @@ impl Keyspace {
         removed.expect("a key found stays until the keyspace is changed")
     }
 
-    /// Visits keys at places from `cursor` on, until `count` places have been seen. Answers where to
-    /// go on, or `None` at the end. A key that is there throughout a scan is visited exactly once.
+    /// Visits keys at places from `cursor` on, until `count` places have been seen. Answers where
+    /// to go on, or `None` at the end. A key that is there throughout a scan is visited exactly
+    /// once.
     pub fn scan(
         &self,
         cursor: u32,

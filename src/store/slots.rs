@@ -1,7 +1,8 @@
 //! Which partition a key belongs to. Called for every key where there is more than one partition.
 //!
 //! Invariant: slots are those of Redis Cluster (CRC16, hash tags), and a partition owns a
-//! contiguous range of them. <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
+//! contiguous range of them.
+//! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
 /// Slots of the keyspace.
 pub const SLOTS_COUNT: usize = 16384;

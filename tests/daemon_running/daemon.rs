@@ -138,7 +138,8 @@ impl Drop for Daemon {
 pub(super) fn send_request(stream: &mut TcpStream, head: &str, body: &str) {
     let length = body.len();
     let request = format!(
-        "{head} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{head} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n\
+         {body}"
     );
     stream.write_all(request.as_bytes()).expect("the peer reads");
 }

@@ -1,10 +1,14 @@
-//! The running daemon from outside: what it announces, signals, drain, and hosts that refuse things.
+//! The running daemon from outside: what it announces, signals, drain, and hosts that refuse
+//! things.
 //!
 //! Every test runs the built binary on free ports. Invariant under test: no request in hand is lost
 //! by a drain, and whatever the host refuses is said together with its remedy.
+#![cfg(feature = "daemon")]
 
+mod clients;
 mod daemon;
 mod refusals;
+mod resp;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

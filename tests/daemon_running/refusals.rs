@@ -107,7 +107,8 @@ fn little_lockable_memory_is_said_and_something_serves() {
     // The binary may be in a folder that nobody else may enter.
     command.current_dir("/");
     let mut daemon = Daemon::start_command(command);
-    assert!(daemon.http("PUT /kv/a", "b").starts_with("HTTP/1.1 20"));
+    let reply = daemon.http("PUT /kv/a", "b");
+    assert!(reply.starts_with("HTTP/1.1 20"), "{reply}\n{}", daemon.announcement);
     assert!(daemon.log().contains("lockable memory is limited to 64KiB"), "{}", daemon.log());
     daemon.signal("TERM");
     assert_eq!(daemon.wait().code(), Some(0));

@@ -1,5 +1,5 @@
-//! Requests decoded ahead of running them, so that the memory that they need can be fetched for all of
-//! them at once. Used by a session.
+//! Requests decoded ahead of running them, so that the memory that they need can be fetched for all
+//! of them at once. Used by a session.
 //!
 //! Invariant: requests run in the order in which they were decoded, and none is decoded behind one
 //! that may change how the next is to be read.

@@ -1,7 +1,7 @@
 //! One connection: receive, run, send, until either side has had enough.
 //!
-//! Run as a task, by the daemon, for each accepted stream. Invariant: what came together is answered
-//! together, with one send; and no lease is held while something is waited for.
+//! Run as a task, by the daemon, for each accepted stream. Invariant: what came together is
+//! answered together, with one send; and no lease is held while something is waited for.
 
 use std::mem;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Decimal fractions for `INCRBYFLOAT`. Called by the commands on numbers.
 //!
-//! Invariant: up to 10^20, sums are exact to 17 decimals, so that 10.5 and 0.1 make 10.6. Redis gets
-//! there with 80-bit floats, which Rust lacks; larger numbers fall back to 64-bit floats.
+//! Invariant: up to 10^20, sums are exact to 17 decimals, so that 10.5 and 0.1 make 10.6. Redis
+//! gets there with 80-bit floats, which Rust lacks; larger numbers fall back to 64-bit floats.
 
 use std::ops::Add;
 

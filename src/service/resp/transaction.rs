@@ -1,5 +1,5 @@
-//! A command whose keys lie in several partitions, run as if they lay in one. Made by a session, run
-//! by it under locks, or by the connection loop with the partitions' gates closed.
+//! A command whose keys lie in several partitions, run as if they lay in one. Made by a session,
+//! run by it under locks, or by the connection loop with the partitions' gates closed.
 //!
 //! Invariant: between `lend` and `give back` nobody else sees the partitions, so the command is
 //! atomic to every observer.

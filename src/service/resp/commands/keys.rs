@@ -102,8 +102,8 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-/// The database of a key of `COPY`: the destination's is an option. What is wrong with the option is
-/// told by the command itself.
+/// The database of a key of `COPY`: the destination's is an option. What is wrong with the option
+/// is told by the command itself.
 pub fn copy_database(args: &Args<'_>, index: usize, db: usize) -> usize {
     const DESTINATION: usize = 2;
     if index != DESTINATION {
