@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::metrics::{self, Counter, Measure, Registry};
@@ -28,27 +28,38 @@ struct Queue {
     waiting: VecDeque<(u64, Waker)>,
     tickets: u64,
     closed: bool,
+    /// Threads that have not ended.
+    threads: usize,
 }
 
 /// The pool's shared part.
 pub(crate) struct Pool {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// A thread has ended.
+    ended: Condvar,
     capacity: usize,
 }
 
-/// The pool's threads.
-pub(crate) struct Threads {
-    pool: Arc<Pool>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
+/// The pool's threads, which end with this.
+pub(crate) struct Threads(Arc<Pool>);
 
 impl Pool {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
         assert!(capacity > 0, "a cpu pool needs room for one job");
-        let queue =
-            Queue { jobs: VecDeque::new(), waiting: VecDeque::new(), tickets: 0, closed: false };
-        Arc::new(Self { queue: Mutex::new(queue), filled: Condvar::new(), capacity })
+        let queue = Queue {
+            jobs: VecDeque::new(),
+            waiting: VecDeque::new(),
+            tickets: 0,
+            closed: false,
+            threads: 0,
+        };
+        Arc::new(Self {
+            queue: Mutex::new(queue),
+            filled: Condvar::new(),
+            ended: Condvar::new(),
+            capacity,
+        })
     }
 
     /// Starts one thread for each seat, pinned where the seat names a CPU.
@@ -57,7 +68,7 @@ impl Pool {
         seats: &[Option<CpuId>],
         registry: &Registry,
     ) -> std::io::Result<Threads> {
-        let mut threads = Threads { pool: Arc::clone(self), threads: Vec::new() };
+        let threads = Threads(Arc::clone(self));
         for (index, seat) in seats.iter().copied().enumerate() {
             let pool = Arc::clone(self);
             let recorder = registry.recorder(index);
@@ -71,7 +82,11 @@ impl Pool {
                 pool.work();
             };
             let builder = thread::Builder::new().name(format!("annulus-cpu-{index}"));
-            threads.threads.push(builder.spawn(work)?);
+            self.lock().threads += 1;
+            if let Err(error) = builder.spawn(work) {
+                self.lock().threads -= 1;
+                return Err(error);
+            }
         }
         Ok(threads)
     }
@@ -88,6 +103,8 @@ impl Pool {
             }
             metrics::flush();
         }
+        self.lock().threads -= 1;
+        self.ended.notify_all();
     }
 
     fn take(&self) -> Option<Job> {
@@ -176,21 +193,38 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Drop for Threads {
-    /// Refuses new jobs, drops those that have not begun, and waits for those that have.
-    fn drop(&mut self) {
+impl Threads {
+    /// Refuses new jobs, drops those that have not begun, and waits until `deadline` for those
+    /// that have. A job that takes longer goes on without anyone who waits for it; how many do is
+    /// returned.
+    pub(crate) fn end(&self, deadline: Instant) -> usize {
+        let pool = &self.0;
         let (jobs, waiting) = {
-            let mut queue = self.pool.lock();
+            let mut queue = pool.lock();
             queue.closed = true;
             (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.waiting))
         };
         drop(jobs);
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
-        self.pool.filled.notify_all();
-        for thread in self.threads.drain(..) {
-            // A thread of the pool does not panic: its jobs are caught.
-            drop(thread.join());
+        for (_, waker) in waiting {
+            waker.wake();
         }
+        pool.filled.notify_all();
+        let mut queue = pool.lock();
+        while queue.threads > 0 {
+            let left = deadline.since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = pool.ended.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.threads
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end(clock::now());
     }
 }
 

@@ -1,8 +1,8 @@
 //! A shard: one thread with its driver, executor, timers and lanes, and the loop that marries them.
 //!
-//! `runtime.rs` builds one on each shard's thread and calls [`Shard::turn`] until it is told to
+//! `runtime.rs` builds one on each shard's thread and calls `Shard::turn` until it is told to
 //! stop. Under the `threads` engine each connection's thread has a small one of its own. Invariant:
-//! everything here belongs to one thread; other threads reach it through [`Remote`] alone.
+//! everything here belongs to one thread; other threads reach it through `Remote` alone.
 
 mod affinity;
 pub(crate) mod completion;
