@@ -13,6 +13,7 @@ mod load;
 mod peers;
 mod report;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,11 @@ enum Command {
     Floor(floor::Arguments),
     /// Serve echo on another runtime.
     Peer(peers::Arguments),
+}
+
+/// Prints a line; a reader that has gone away (`| head`) is no error.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn main() -> ExitCode {

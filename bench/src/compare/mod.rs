@@ -23,6 +23,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::load::command::payload;
 use crate::report::Report;
+use crate::say;
 use crate::{affinity, floor, peers};
 use contender::{Contender, Engine, FILE_BYTES, FILE_NAME, FILES, Site, installed};
 use cores::Cores;
@@ -108,11 +109,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let window = arguments.window(windows)?;
     let all_cores = affinity::allowed_cores()?;
     for (fact, value) in environment.lines() {
-        println!("{fact:<13} {value}");
+        say(format_args!("{fact:<13} {value}"));
     }
     let cores = Cores::split(1)?;
-    println!("{:<13} {}", "cores", cores.line());
-    println!("{:<13} {} rounds of {:.2} s", "rounds", arguments.rounds(), window.as_secs_f64());
+    say(format_args!("{:<13} {}", "cores", cores.line()));
+    say(format_args!(
+        "{:<13} {} rounds of {:.2} s",
+        "rounds",
+        arguments.rounds(),
+        window.as_secs_f64()
+    ));
     let progress = progress_bar(windows);
     let program = Program {
         rounds: arguments.rounds(),
@@ -138,7 +144,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let report = Report::new(environment, cores, window, arguments.rounds(), results);
     report.print(arguments.markdown, arguments.targets);
     let path = report.write(&arguments.output, &arguments.name)?;
-    println!("\nwritten to {}", path.display());
+    say(format_args!("\nwritten to {}", path.display()));
     report.verdict()
 }
 

@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 
 use crate::affinity;
 use crate::failure::Failure;
+use crate::say;
 
 /// Connections that may wait for accept: the load generator opens thousands at once.
 const BACKLOG_CONNECTIONS: i32 = 4096;
@@ -90,7 +91,7 @@ pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     let listener =
         bind().map_err(|error| Failure::failed(format!("cannot listen on {address}"), error))?;
     let address = listener.local_addr().map_err(|error| Failure::failed("listen", error))?;
-    println!("listening on {address}");
+    say(format_args!("listening on {address}"));
     Ok(listener)
 }
 

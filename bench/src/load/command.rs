@@ -15,6 +15,7 @@ use super::{Outcome, Settings, prepare, run};
 use crate::affinity;
 use crate::failure::Failure;
 use crate::floor::raise_descriptor_limit;
+use crate::say;
 
 /// Most bytes of one payload.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -114,7 +115,7 @@ pub(crate) fn run_command(arguments: Arguments) -> Result<(), Failure> {
     }
     let outcome = run(&settings, &AtomicBool::new(false))?;
     if arguments.json {
-        println!("{}", to_json(&outcome));
+        say(format_args!("{}", to_json(&outcome)));
     } else {
         print(&outcome);
     }
@@ -212,23 +213,27 @@ pub(crate) fn payload(bytes: usize) -> Vec<u8> {
 fn print(outcome: &Outcome) {
     let latency = &outcome.tally.latency;
     let micros = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1000.0;
-    println!("requests     {} in {:.2} s", outcome.requests, outcome.elapsed.as_secs_f64());
-    println!("rate         {:.0} requests/s", outcome.rate());
-    println!(
+    say(format_args!(
+        "requests     {} in {:.2} s",
+        outcome.requests,
+        outcome.elapsed.as_secs_f64()
+    ));
+    say(format_args!("rate         {:.0} requests/s", outcome.rate()));
+    say(format_args!(
         "latency µs   p50 {:.1}  p90 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}",
         micros(0.5),
         micros(0.9),
         micros(0.99),
         micros(0.999),
         latency.max() as f64 / 1000.0
-    );
+    ));
     if let Some(server) = outcome.server_us() {
-        println!("server CPU   {server:.3} µs per request");
+        say(format_args!("server CPU   {server:.3} µs per request"));
     }
-    println!("load CPU     {:.3} µs per request", outcome.load_us());
-    println!("errors       {}", outcome.tally.errors);
+    say(format_args!("load CPU     {:.3} µs per request", outcome.load_us()));
+    say(format_args!("errors       {}", outcome.tally.errors));
     if outcome.tally.unanswered > 0 {
-        println!("unanswered   {} requests were due at the end", outcome.tally.unanswered);
+        say(format_args!("unanswered   {} requests were due at the end", outcome.tally.unanswered));
     }
 }
 

@@ -10,6 +10,7 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::BUFFER_BYTES;
+use crate::say;
 
 /// Locked memory for its buffers: the smallest that it accepts without falling back.
 const IO_MEMORY_BYTES: usize = 1024 * 1024;
@@ -22,7 +23,7 @@ pub(super) fn serve(address: SocketAddr) -> io::Result<()> {
         .map_err(other)?;
     executor.run(async {
         let listener = TcpListener::bind(address).map_err(other)?;
-        println!("listening on {}", listener.local_addr().map_err(other)?);
+        say(format_args!("listening on {}", listener.local_addr().map_err(other)?));
         loop {
             let stream = listener.accept().await.map_err(other)?;
             stream.set_nodelay(true).map_err(other)?;

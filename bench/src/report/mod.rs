@@ -22,6 +22,7 @@ use crate::compare::rounds::{Results, Row};
 use crate::compare::statistics::Spread;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::say;
 
 /// A server that was less busy than this in a closed loop was not the bottleneck.
 const BUSY_MIN: f64 = 0.9;
@@ -162,19 +163,21 @@ impl Report {
         let show = |table: table::Table| {
             if markdown { table.markdown() } else { table.text() }
         };
-        println!("\n{}", show(table::of_lines(&self.lines)));
+        say(format_args!("\n{}", show(table::of_lines(&self.lines))));
         if targets {
-            println!("{}", show(table::of_targets(&self.targets)));
+            say(format_args!("{}", show(table::of_targets(&self.targets))));
             let unmeasured = self.targets.iter().filter(|target| target.is_met().is_none()).count();
             if unmeasured > 0 {
-                println!("{unmeasured} more targets are about cases that this run did not have\n");
+                say(format_args!(
+                    "{unmeasured} more targets are about cases that this run did not have\n"
+                ));
             }
         }
         for note in self.notes() {
-            println!("note: {note}");
+            say(format_args!("note: {note}"));
         }
         for failure in &self.failures {
-            println!("FAILED: {failure}");
+            say(format_args!("FAILED: {failure}"));
         }
     }
 

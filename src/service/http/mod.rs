@@ -64,4 +64,6 @@ impl HttpService {
 }
 
 #[cfg(test)]
+mod file_tests;
+#[cfg(test)]
 mod tests;
