@@ -275,6 +275,12 @@ impl Deref for AlignedBuffer {
     }
 }
 
+// SAFETY: it owns its memory alone, as a `Vec<u8>` does, so it may move to another thread.
+unsafe impl Send for AlignedBuffer {}
+
+// SAFETY: a shared reference only reads the memory.
+unsafe impl Sync for AlignedBuffer {}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this very layout.

@@ -40,7 +40,7 @@ pub(crate) enum Op {
     /// Read at an offset, once: may be short.
     ReadAt { file: RawFd, buffer: ReadBuffer, offset: u64 },
     /// Write at an offset, once: may be short. After a cancel it may have happened.
-    WriteAt { file: RawFd, payload: Payload, skip: u32, offset: u64 },
+    WriteAt { file: RawFd, payload: Payload, skip: usize, offset: u64 },
     /// Make a file's data durable, and its metadata unless `data_only` (fdatasync(2), fsync(2)).
     Sync { file: RawFd, data_only: bool },
     /// Read a file's status (statx(2) with an empty path).

@@ -264,7 +264,12 @@ impl Runtime {
                 Err(_) => tracing::error!("a shard's thread had panicked"),
             }
         }
-        drop(self.cpu.take());
+        if let Some(threads) = self.cpu.take() {
+            let busy = threads.end(clock::now() + self.teardown);
+            if busy > 0 {
+                tracing::error!(busy, "jobs of the cpu pool did not end in time; left behind");
+            }
+        }
         for operation in &self.leaked {
             tracing::error!(
                 operation = operation.operation,

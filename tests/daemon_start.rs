@@ -2,6 +2,7 @@
 //!
 //! Runs the built binary. Invariant under test: a refusal says what is wrong, where and what to do,
 //! on standard error, with exit code 2 for usage and configuration and 1 for everything else.
+#![cfg(feature = "daemon")]
 
 use std::fs;
 use std::net::TcpListener;

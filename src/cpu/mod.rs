@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::metrics::{self, Counter, Measure, Registry};
@@ -24,29 +24,42 @@ type Job = Box<dyn FnOnce() + Send>;
 
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Tasks that wait for room.
-    waiting: VecDeque<Waker>,
+    /// Tasks that wait for room, in line, each with its ticket.
+    waiting: VecDeque<(u64, Waker)>,
+    tickets: u64,
     closed: bool,
+    /// Threads that have not ended.
+    threads: usize,
 }
 
 /// The pool's shared part.
 pub(crate) struct Pool {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// A thread has ended.
+    ended: Condvar,
     capacity: usize,
 }
 
-/// The pool's threads.
-pub(crate) struct Threads {
-    pool: Arc<Pool>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
+/// The pool's threads, which end with this.
+pub(crate) struct Threads(Arc<Pool>);
 
 impl Pool {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
         assert!(capacity > 0, "a cpu pool needs room for one job");
-        let queue = Queue { jobs: VecDeque::new(), waiting: VecDeque::new(), closed: false };
-        Arc::new(Self { queue: Mutex::new(queue), filled: Condvar::new(), capacity })
+        let queue = Queue {
+            jobs: VecDeque::new(),
+            waiting: VecDeque::new(),
+            tickets: 0,
+            closed: false,
+            threads: 0,
+        };
+        Arc::new(Self {
+            queue: Mutex::new(queue),
+            filled: Condvar::new(),
+            ended: Condvar::new(),
+            capacity,
+        })
     }
 
     /// Starts one thread for each seat, pinned where the seat names a CPU.
@@ -55,7 +68,7 @@ impl Pool {
         seats: &[Option<CpuId>],
         registry: &Registry,
     ) -> std::io::Result<Threads> {
-        let mut threads = Threads { pool: Arc::clone(self), threads: Vec::new() };
+        let threads = Threads(Arc::clone(self));
         for (index, seat) in seats.iter().copied().enumerate() {
             let pool = Arc::clone(self);
             let recorder = registry.recorder(index);
@@ -69,7 +82,11 @@ impl Pool {
                 pool.work();
             };
             let builder = thread::Builder::new().name(format!("annulus-cpu-{index}"));
-            threads.threads.push(builder.spawn(work)?);
+            self.lock().threads += 1;
+            if let Err(error) = builder.spawn(work) {
+                self.lock().threads -= 1;
+                return Err(error);
+            }
         }
         Ok(threads)
     }
@@ -86,15 +103,17 @@ impl Pool {
             }
             metrics::flush();
         }
+        self.lock().threads -= 1;
+        self.ended.notify_all();
     }
 
     fn take(&self) -> Option<Job> {
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
-                let waker = queue.waiting.pop_front();
+                let next = queue.waiting.pop_front();
                 drop(queue);
-                if let Some(waker) = waker {
+                if let Some((_, waker)) = next {
                     waker.wake();
                 }
                 return Some(job);
@@ -109,13 +128,14 @@ impl Pool {
     /// Puts a job in the queue; waits while it is full.
     async fn push(&self, job: Job) -> Result<()> {
         let mut job = Some(job);
+        let mut place = Place { pool: self, ticket: None };
         poll_fn(|context| {
             let mut queue = self.lock();
             if queue.closed {
                 return Poll::Ready(Err(Error::closed("the cpu pool")));
             }
             if queue.jobs.len() >= self.capacity {
-                queue.waiting.push_back(context.waker().clone());
+                place.keep(&mut queue, context.waker());
                 return Poll::Pending;
             }
             queue.jobs.extend(job.take());
@@ -132,21 +152,79 @@ impl Pool {
     }
 }
 
-impl Drop for Threads {
-    /// Refuses new jobs, drops those that have not begun, and waits for those that have.
+/// A place in the line of those who wait for room. Who leaves the line without having been told
+/// that there is room does nothing; who leaves after it tells the next.
+struct Place<'a> {
+    pool: &'a Pool,
+    ticket: Option<u64>,
+}
+
+impl Place<'_> {
+    /// Takes a place, or keeps the one that it has.
+    fn keep(&mut self, queue: &mut Queue, waker: &Waker) {
+        let held = self
+            .ticket
+            .and_then(|ticket| queue.waiting.iter_mut().find(|(other, _)| *other == ticket));
+        if let Some((_, place)) = held {
+            place.clone_from(waker);
+            return;
+        }
+        queue.tickets += 1;
+        self.ticket = Some(queue.tickets);
+        queue.waiting.push_back((queue.tickets, waker.clone()));
+    }
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut queue = self.pool.lock();
+        let place = queue.waiting.iter().position(|(other, _)| *other == ticket);
+        let left = match place {
+            Some(place) => queue.waiting.remove(place),
+            // It was told of room, which it may not have used.
+            None if queue.jobs.len() < self.pool.capacity => queue.waiting.pop_front(),
+            None => None,
+        };
+        drop(queue);
+        if let (None, Some((_, waker))) = (place, left) {
+            waker.wake();
+        }
+    }
+}
+
+impl Threads {
+    /// Refuses new jobs, drops those that have not begun, and waits until `deadline` for those
+    /// that have. A job that takes longer goes on without anyone who waits for it; how many do is
+    /// returned.
+    pub(crate) fn end(&self, deadline: Instant) -> usize {
+        let pool = &self.0;
         let (jobs, waiting) = {
-            let mut queue = self.pool.lock();
+            let mut queue = pool.lock();
             queue.closed = true;
             (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.waiting))
         };
         drop(jobs);
-        waiting.into_iter().for_each(Waker::wake);
-        self.pool.filled.notify_all();
-        for thread in self.threads.drain(..) {
-            // A thread of the pool does not panic: its jobs are caught.
-            drop(thread.join());
+        for (_, waker) in waiting {
+            waker.wake();
         }
+        pool.filled.notify_all();
+        let mut queue = pool.lock();
+        while queue.threads > 0 {
+            let left = deadline.since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = pool.ended.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.threads
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end(clock::now());
     }
 }
 

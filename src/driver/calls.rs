@@ -148,7 +148,7 @@ impl FileCall {
                 }
             }
             Op::WriteAt { file, payload, skip, offset } => {
-                let rest = &payload[*skip as usize..];
+                let rest = &payload[*skip..];
                 FileCall::Write {
                     file: *file,
                     start: rest.as_ptr() as usize,

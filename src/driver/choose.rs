@@ -6,55 +6,57 @@ use crate::engine::{Engine, EngineReport};
 use crate::error::{Errno, Error, Result};
 use crate::limits;
 
-/// The backend for `engine`, by trying: for `Auto` the ring, else epoll with the reason.
-pub(crate) fn choose(engine: Engine, settings: RingSettings) -> Result<(EngineReport, Choice)> {
-    let report = |engine, why: &str| EngineReport {
-        engine,
-        why: why.into(),
-        remedy: String::new(),
-        details: Vec::new(),
-    };
+/// The backend that `engine` means where nothing stands against it.
+pub(crate) fn assume(engine: Engine, settings: RingSettings) -> (EngineReport, Choice) {
     match engine {
-        Engine::Threads => Ok((report(engine, "asked for"), Choice::Blocking)),
-        Engine::Epoll => Ok((report(engine, "asked for"), epoll())),
-        Engine::Uring | Engine::Auto => match ring::setup::open(&settings) {
-            Ok((_, given)) => {
-                let why = if engine == Engine::Auto { "the kernel allows it" } else { "asked for" };
-                let mut report = report(Engine::Uring, why);
-                report.details = given.describe();
-                Ok((report, Choice::Ring(settings)))
-            }
-            Err(errno) => {
-                let (why, remedy) = explain(errno);
-                if engine == Engine::Uring {
-                    let message = format!("the uring engine cannot run here: {why}; {remedy}");
-                    return Err(Error::unsupported(message));
-                }
-                let mut report = report(Engine::Epoll, &why);
-                report.remedy = remedy;
-                Ok((report, epoll()))
-            }
-        },
+        Engine::Threads => (report(engine, "asked for"), Choice::Blocking),
+        Engine::Epoll => (report(engine, "asked for"), EPOLL),
+        Engine::Uring => (report(engine, "asked for"), Choice::Ring(settings)),
+        Engine::Auto => (report(Engine::Uring, "the kernel allows it"), Choice::Ring(settings)),
     }
 }
 
-/// The backend when single rings were possible but not all of them together.
-pub(crate) fn fall_back(error: &Error) -> (EngineReport, Choice) {
-    let (_, remedy) = explain(Errno(libc::ENOMEM));
-    let why = format!("not every shard got a ring ({error})");
-    let report = EngineReport { engine: Engine::Epoll, why, remedy, details: Vec::new() };
-    (report, epoll())
+/// The backend for `engine` on this host, by opening a ring and closing it again.
+pub(crate) fn choose(engine: Engine, settings: RingSettings) -> Result<(EngineReport, Choice)> {
+    let (mut report, choice) = assume(engine, settings);
+    let Choice::Ring(_) = choice else { return Ok((report, choice)) };
+    match ring::setup::open(&settings) {
+        Ok((_, given)) => {
+            report.details = given.describe();
+            Ok((report, choice))
+        }
+        Err(errno) => fall_back(engine, Error::io("opening a ring", errno)),
+    }
 }
 
-fn epoll() -> Choice {
-    Choice::Epoll { offload_threads: limits::OFFLOAD_THREADS_COUNT }
+/// The next best backend after a ring could not be had, or the error where there is none: only
+/// `Auto` falls back, and only from what a host can refuse.
+pub(crate) fn fall_back(engine: Engine, error: Error) -> Result<(EngineReport, Choice)> {
+    let Some((why, remedy)) = error.errno().and_then(explain) else { return Err(error) };
+    match engine {
+        Engine::Auto => {
+            let report = EngineReport { remedy, ..report(Engine::Epoll, &why) };
+            Ok((report, EPOLL))
+        }
+        Engine::Uring => {
+            Err(Error::unsupported(format!("the uring engine cannot run here: {why}; {remedy}")))
+        }
+        Engine::Epoll | Engine::Threads => Err(error),
+    }
 }
 
-/// Why there is no ring, and what would give one.
-fn explain(errno: Errno) -> (String, String) {
+const EPOLL: Choice = Choice::Epoll { offload_threads: limits::OFFLOAD_THREADS_COUNT };
+
+fn report(engine: Engine, why: &str) -> EngineReport {
+    EngineReport { engine, why: why.into(), remedy: String::new(), details: Vec::new() }
+}
+
+/// Why there is no ring, and what would give one. `None` for an error that has nothing to do with
+/// rings.
+fn explain(errno: Errno) -> Option<(String, String)> {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = disabled.map(|text| text.trim().to_owned()).unwrap_or_default();
-    let words = |why: &str, remedy: &str| (why.to_owned(), remedy.to_owned());
+    let words = |why: &str, remedy: &str| Some((why.to_owned(), remedy.to_owned()));
     match errno.0 {
         libc::EPERM | libc::EACCES if disabled == "2" || disabled == "1" => words(
             &format!("io_uring is disabled (kernel.io_uring_disabled = {disabled})"),
@@ -79,6 +81,6 @@ fn explain(errno: Errno) -> (String, String) {
             "this kernel's io_uring lacks multishot receive (Linux 6.0)",
             "use Linux 6.1 or newer",
         ),
-        _ => (format!("io_uring failed: {errno}"), "see io_uring_setup(2)".to_owned()),
+        _ => None,
     }
 }

@@ -25,7 +25,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-pub(crate) use self::choose::{choose, fall_back};
+pub(crate) use self::choose::{assume, choose, fall_back};
 pub(crate) use self::ring::{Given, RingSettings};
 pub use self::slots::InFlight;
 pub(crate) use self::slots::SlotKey;

@@ -53,9 +53,8 @@ impl Packer {
     }
 
     /// Whether there is room.
-    pub(super) fn has_room(&self) -> bool {
-        self.open.is_some_and(|(_, offset)| self.pool.buffer_size() - offset >= ROOM_BYTES_MIN)
-            || self.pool.free_count() > 0
+    pub(super) fn has_room(&mut self) -> bool {
+        self.room().is_some()
     }
 }
 

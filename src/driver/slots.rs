@@ -60,6 +60,8 @@ struct Stream {
     events: VecDeque<Event>,
     credit: Option<Rc<Credit>>,
     arm: Arm,
+    /// A receive has ended or failed: from then on it yields its end, as often as it is asked.
+    over: bool,
 }
 
 enum State {
@@ -136,6 +138,7 @@ impl Slots {
             events: VecDeque::new(),
             credit,
             arm: Arm::Disarmed,
+            over: false,
         };
         self.occupy(op, State::Stream(stream), now)
     }
@@ -222,8 +225,13 @@ impl Slots {
     /// A stream has yielded. `None` back when its last holder is gone: the event is dropped.
     pub(crate) fn push_event(&mut self, key: SlotKey, event: Event) {
         let Some(slot) = self.get(key) else { return };
+        let is_receive = matches!(slot.op, Op::Receive { .. });
         match &mut slot.state {
             State::Stream(stream) => {
+                let ends = matches!(event, Event::End | Event::Failed(_));
+                if ends && std::mem::replace(&mut stream.over, is_receive) {
+                    return;
+                }
                 stream.events.push_back(event);
                 if std::mem::take(&mut stream.waiting)
                     && let Some(waker) = &stream.waker
@@ -243,6 +251,9 @@ impl Slots {
         let stream = self.stream(key).expect("a stream is polled by its holder");
         if let Some(event) = stream.events.pop_front() {
             return Poll::Ready(event);
+        }
+        if stream.over {
+            return Poll::Ready(Event::End);
         }
         stream.waiting = true;
         leave_waker(&mut stream.waker, context);
@@ -329,6 +340,11 @@ impl Slots {
     /// Whether the holder of a stream waits for an event.
     pub(crate) fn is_wanted(&mut self, key: SlotKey) -> bool {
         self.stream(key).is_some_and(|stream| stream.waiting)
+    }
+
+    /// Whether a live slot has lost its holder.
+    pub(crate) fn is_orphaned(&mut self, key: SlotKey) -> bool {
+        self.get(key).is_some_and(|slot| matches!(slot.state, State::Orphaned))
     }
 
     /// What is in flight, longest first.

@@ -119,7 +119,9 @@ mod tests {
     fn inbox() -> (Arc<Inbox<u32>>, Arc<AtomicUsize>) {
         let wakes = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&wakes);
-        let unpark = move || drop(count.fetch_add(1, Ordering::Relaxed));
+        let unpark = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
         (Inbox::new(Arc::new(Sleeper::new(Box::new(unpark)))), wakes)
     }
 

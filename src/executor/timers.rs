@@ -18,6 +18,7 @@ const GROUP_BITS: u32 = 6;
 const SLOTS: usize = 1 << GROUP_BITS;
 const LEVELS: usize = ((u64::BITS - TICK_BITS) / GROUP_BITS) as usize;
 const NONE: u32 = u32::MAX;
+const TICK_LAST: u64 = u64::MAX >> TICK_BITS;
 
 const _: () = assert!(LEVELS as u32 * GROUP_BITS + TICK_BITS == u64::BITS);
 
@@ -76,7 +77,8 @@ impl Timers {
 
     /// Adds a timer; `waker` is woken at the first expiry pass at or after `deadline`.
     pub(crate) fn insert(&mut self, deadline: Instant, waker: Waker) -> TimerKey {
-        let tick = deadline.as_nanos().div_ceil(1 << TICK_BITS);
+        // The last tick stands for all that lies beyond it: the wheel has no place for more.
+        let tick = deadline.as_nanos().div_ceil(1 << TICK_BITS).min(TICK_LAST);
         let timer = Timer {
             deadline,
             tick,

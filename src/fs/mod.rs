@@ -152,15 +152,14 @@ impl File {
     pub async fn write_at(&self, payload: impl Into<Payload>, offset: u64) -> Result<Payload> {
         let mut payload = payload.into();
         let mut skip = 0;
-        while (skip as usize) < payload.len() {
-            let op =
-                Op::WriteAt { file: self.raw(), payload, skip, offset: offset + u64::from(skip) };
+        while skip < payload.len() {
+            let op = Op::WriteAt { file: self.raw(), payload, skip, offset: offset + skip as u64 };
             payload = match Completion::new(op).await {
                 Outcome { result: Ok(Value::Count(0)), .. } => {
                     return Err(Error::io("writing a file", Errno(libc::EIO)));
                 }
                 Outcome { result: Ok(Value::Count(step)), op: Op::WriteAt { payload, .. } } => {
-                    skip += step;
+                    skip += step as usize;
                     payload
                 }
                 Outcome { result: Err(errno), .. } => {

@@ -124,13 +124,18 @@ impl Builder {
     /// # Errors
     /// As [`Builder::build`].
     pub fn plan(&self) -> Result<(EngineReport, Plan)> {
+        let plan = self.place()?;
+        let (report, _) = driver::choose(self.engine, self.ring_settings())?;
+        Ok((report, plan))
+    }
+
+    /// Checks the settings and decides where threads sit.
+    fn place(&self) -> Result<Plan> {
         self.check()?;
         let topology =
             Topology::of_host().map_err(|error| Error::unsupported(error.to_string()))?;
-        let plan = placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
-            .map_err(|error| Error::config(error.to_string()))?;
-        let (report, _) = driver::choose(self.engine, self.ring_settings())?;
-        Ok((report, plan))
+        placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
+            .map_err(|error| Error::config(error.to_string()))
     }
 
     fn ring_settings(&self) -> RingSettings {
@@ -151,6 +156,14 @@ impl Builder {
             let (entries, max) = (self.ring_entries, limits::RING_ENTRIES_MAX);
             return Err(Error::config(format!("{entries} ring entries: use 1 to {max}")));
         }
+        let max = limits::SHARDS_COUNT_MAX;
+        for (count, what) in [(self.shards, "shards"), (self.cpu_cores, "cores for the cpu pool")] {
+            if let Count::Exactly(count) = count
+                && count > max
+            {
+                return Err(Error::config(format!("{count} {what}: use at most {max}")));
+            }
+        }
         if self.cpu_queue == 0 {
             return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
         }
@@ -167,18 +180,14 @@ impl Builder {
         if context::is_entered() {
             return Err(Error::already_running());
         }
-        let (report, plan) = self.plan()?;
-        let (_, choice) = driver::choose(self.engine, self.ring_settings())?;
-        match self.start(&choice, &report, &plan) {
-            // Each ring was possible alone but not all together: their memory is limited per user.
-            Err(error)
-                if self.engine == Engine::Auto && error.errno() == Some(Errno(libc::ENOMEM)) =>
-            {
-                let (report, choice) = driver::fall_back(&error);
-                self.start(&choice, &report, &plan)
-            }
-            started => started,
-        }
+        let plan = self.place()?;
+        // The rings are opened for good at once: the memory of a probe that is dropped is given
+        // back late, and would count against the same limit.
+        let (report, choice) = driver::assume(self.engine, self.ring_settings());
+        self.start(&choice, &report, &plan).or_else(|error| {
+            let (report, choice) = driver::fall_back(self.engine, error)?;
+            self.start(&choice, &report, &plan)
+        })
     }
 
     fn start(&self, choice: &Choice, report: &EngineReport, plan: &Plan) -> Result<Runtime> {

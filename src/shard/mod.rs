@@ -1,8 +1,8 @@
 //! A shard: one thread with its driver, executor, timers and lanes, and the loop that marries them.
 //!
-//! `runtime.rs` builds one on each shard's thread and calls [`Shard::turn`] until it is told to
+//! `runtime.rs` builds one on each shard's thread and calls `Shard::turn` until it is told to
 //! stop. Under the `threads` engine each connection's thread has a small one of its own. Invariant:
-//! everything here belongs to one thread; other threads reach it through [`Remote`] alone.
+//! everything here belongs to one thread; other threads reach it through `Remote` alone.
 
 mod affinity;
 pub(crate) mod completion;
@@ -142,10 +142,12 @@ impl Shard {
         let mut context = Context::from_waker(&waker);
         waker.wake_by_ref();
         loop {
-            if self.main.woken.swap(false, Ordering::AcqRel)
-                && let Poll::Ready(value) = future.as_mut().poll(&mut context)
-            {
-                return value;
+            if self.main.woken.swap(false, Ordering::AcqRel) {
+                // The turn before may have slept since it read the clock.
+                self.set_now(clock::now());
+                if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                    return value;
+                }
             }
             if let Err(errno) = self.turn(true) {
                 panic!("the driver of shard {} failed: {errno}", self.id.0);

@@ -3,7 +3,9 @@
 //!
 //! Every test runs the built binary on free ports. Invariant under test: no request in hand is lost
 //! by a drain, and whatever the host refuses is said together with its remedy.
+#![cfg(feature = "daemon")]
 
+mod clients;
 mod daemon;
 mod refusals;
 mod resp;

@@ -362,7 +362,7 @@ impl Epoll {
             };
             // SAFETY: the room belongs to the packer's open buffer.
             match unsafe { calls::receive(socket, start, length, libc::MSG_DONTWAIT) } {
-                Ok(0) => return slots.push_event(key, Event::End),
+                Ok(0) => return Self::end(key, Event::End, slots),
                 Ok(count) => {
                     let chunk = self.packer.fill(count, &credit);
                     slots.push_event(key, Event::Chunk(chunk));
@@ -372,11 +372,17 @@ impl Epoll {
                 }
                 Err(Errno(libc::EAGAIN)) => return,
                 Err(Errno(libc::EINTR)) => {}
-                Err(errno) => return slots.push_event(key, Event::Failed(errno)),
+                Err(errno) => return Self::end(key, Event::Failed(errno), slots),
             }
         }
         slots.set_arm(key, Arm::Disarmed);
         self.line_up(key);
+    }
+
+    /// The last event of a receive: whatever readiness comes later, nothing is to be read.
+    fn end(key: SlotKey, event: Event, slots: &mut Slots) {
+        slots.set_arm(key, Arm::Disarmed);
+        slots.push_event(key, event);
     }
 
     /// Accepts until there is no more connection, or enough wait to be taken (then it is disarmed).

@@ -60,7 +60,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .build()
         }
         Op::WriteAt { file, payload, skip, offset } => {
-            let rest = &payload[*skip as usize..];
+            let rest = &payload[*skip..];
             opcode::Write::new(Fd(*file), rest.as_ptr(), transfer_length(rest.len()))
                 .offset(*offset)
                 .build()

@@ -152,7 +152,11 @@ impl Ring {
             Op::Receive { .. } => self.received(key, count, flags, slots),
             Op::Accept { .. } => self.accepted(key, count, flags, slots),
             Op::Send { .. } | Op::SendVectored { .. } => {
-                if settle::sent(slots, key, count, now) {
+                if slots.is_orphaned(key) {
+                    // Told to stop: the rest is not sent. Its peer may never read, and it would
+                    // keep the connection open behind its close.
+                    slots.complete(key, count.map(Value::Count), now);
+                } else if settle::sent(slots, key, count, now) {
                     self.start(key, slots);
                 }
             }

@@ -130,8 +130,8 @@ enum Fill {
 /// What a session waits for from other partitions.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// By partition; empty until the first one is needed.
-    batches: Vec<Batch>,
+    /// By partition; none where none was needed yet, or while it is away.
+    batches: Vec<Option<Box<Batch>>>,
     /// Places in the output where a reply is missing, in order.
     gaps: Vec<(usize, Fill)>,
     bytes: usize,
@@ -153,18 +153,21 @@ impl Outbox {
 
     /// Partitions that have work waiting, in ascending order.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
-        let waiting = self.batches.iter().enumerate().filter(|(_, batch)| !batch.items.is_empty());
+        let has_work = |batch: &Option<Box<Batch>>| {
+            batch.as_ref().is_some_and(|batch| !batch.items.is_empty())
+        };
+        let waiting = self.batches.iter().enumerate().filter(move |(_, batch)| has_work(batch));
         waiting.map(|(index, _)| PartitionId(index as u16))
     }
 
     /// Takes the work for a partition, to carry it there.
-    pub fn take(&mut self, id: PartitionId) -> Batch {
-        mem::take(&mut self.batches[id.index()])
+    pub fn take(&mut self, id: PartitionId) -> Box<Batch> {
+        self.batches[id.index()].take().unwrap_or_default()
     }
 
     /// Brings a batch back that has been run.
-    pub fn put_back(&mut self, id: PartitionId, batch: Batch) {
-        self.batches[id.index()] = batch;
+    pub fn put_back(&mut self, id: PartitionId, batch: Box<Batch>) {
+        self.batches[id.index()] = Some(batch);
     }
 
     /// Adds a command for partition `id`, made of its name and the arguments in `rest`.
@@ -176,9 +179,9 @@ impl Outbox {
         words: impl Iterator<Item = &'a [u8]> + Clone,
     ) {
         if self.batches.is_empty() {
-            self.batches.resize_with(map.count(), Batch::default);
+            self.batches.resize_with(map.count(), || None);
         }
-        let batch = &mut self.batches[id.index()];
+        let batch = self.batches[id.index()].get_or_insert_default();
         let before = batch.requests.len();
         let mut encoder = Encoder::new(&mut batch.requests, Protocol::Resp2);
         encoder.array(words.clone().count());
@@ -210,12 +213,12 @@ impl Outbox {
             copied = at;
             match fill {
                 Fill::Reply(id) => {
-                    whole.extend_from_slice(self.batches[id.index()].take_reply());
+                    whole.extend_from_slice(take_reply(&mut self.batches, id));
                 }
                 Fill::Join(mut join) => {
                     for part in &mut join.parts {
                         if let Part::Away(id) = *part {
-                            let (count, values) = split_part(self.batches[id.index()].take_reply());
+                            let (count, values) = split_part(take_reply(&mut self.batches, id));
                             *part = Part::Here(count, values.to_vec());
                         }
                     }
@@ -225,9 +228,14 @@ impl Outbox {
         }
         whole.extend_from_slice(&out[copied..]);
         self.spare = mem::replace(out, whole);
-        self.batches.iter_mut().for_each(Batch::clear);
+        self.batches.iter_mut().flatten().for_each(|batch| batch.clear());
         self.bytes = 0;
     }
+}
+
+fn take_reply(batches: &mut [Option<Box<Batch>>], id: PartitionId) -> &[u8] {
+    let batch = batches[id.index()].as_mut();
+    batch.expect("every batch has come back").take_reply()
 }
 
 fn split_part(answer: &[u8]) -> (i64, &[u8]) {

@@ -9,12 +9,16 @@ use std::task::Poll;
 
 use crate::error::{Error, Result};
 use crate::shard::{ShardId, shard};
+use crate::store::gate::Gate;
 use crate::store::loan::Loan;
 use crate::store::{PartitionId, SlotMap, Store};
 use crate::task;
 
 use super::outbox::{Batch, Outbox};
 use super::transaction::Transaction;
+
+/// A batch on its way there and back.
+type Carried = Pin<Box<dyn Future<Output = Result<Box<Batch>>>>>;
 
 /// Carries what waits in `outbox` to the shards that own the partitions, all at once, and brings
 /// the replies back into it.
@@ -29,7 +33,7 @@ pub(super) async fn carry(outbox: &mut Outbox, map: SlotMap, now_ms: u64) -> Res
         outbox.put_back(first, batch);
         return Ok(());
     }
-    let mut more: Vec<(PartitionId, Pin<Box<dyn Future<Output = Result<Batch>>>>)> = Vec::new();
+    let mut more: Vec<(PartitionId, Carried)> = Vec::new();
     for id in others {
         let batch = outbox.take(id);
         more.push((id, Box::pin(run_there(id, batch, map, now_ms))));
@@ -60,7 +64,12 @@ pub(super) async fn carry(outbox: &mut Outbox, map: SlotMap, now_ms: u64) -> Res
 }
 
 /// Runs a batch on the shard of its partition; it comes back with the replies.
-async fn run_there(id: PartitionId, batch: Batch, map: SlotMap, now_ms: u64) -> Result<Batch> {
+async fn run_there(
+    id: PartitionId,
+    batch: Box<Batch>,
+    map: SlotMap,
+    now_ms: u64,
+) -> Result<Box<Batch>> {
     let there = shard(ShardId(id.0));
     // Between that shard's tasks if the gate is open, which it nearly always is.
     match there.call(move || run_here(batch, map, now_ms)).await? {
@@ -84,9 +93,13 @@ async fn run_there(id: PartitionId, batch: Batch, map: SlotMap, now_ms: u64) -> 
 }
 
 /// Runs a batch on the partition of the calling shard, or gives it back at a closed gate.
-fn run_here(mut batch: Batch, map: SlotMap, now_ms: u64) -> std::result::Result<Batch, Batch> {
+fn run_here(
+    mut batch: Box<Batch>,
+    map: SlotMap,
+    now_ms: u64,
+) -> std::result::Result<Box<Batch>, Box<Batch>> {
     let store = store_here();
-    if store.gate().is_some_and(|gate| gate.is_closed()) {
+    if store.gate().is_some_and(Gate::is_closed) {
         return Err(batch);
     }
     store.visit(|home| {

@@ -184,7 +184,11 @@ impl Turn<'_, '_> {
                 let id = super::commands::scan::cursor_partition(args.at(1), partitions);
                 self.one(command, run, id, args);
             }
-            Run::Session(run) => self.here(run, args),
+            Run::Session(run) => {
+                // `CLIENT LIST` tells what it is at.
+                self.client.record.command.store(row, Ordering::Relaxed);
+                self.here(run, args);
+            }
             Run::Spread { each, merge } => self.spread(command, each, merge, args),
             Run::Every { check, each, merge } => self.every(command, check, each, merge, args),
             Run::Together { run, .. } => return self.together(command, run, args),
