@@ -7,15 +7,19 @@
 mod builder;
 mod handle;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 pub use self::builder::Builder;
 pub use self::handle::Handle;
+use slab::Slab;
+
 use crate::clock;
 use crate::cpu;
 use crate::driver::{BufferSettings, Choice, InFlight, Leaked};
@@ -40,8 +44,8 @@ pub(crate) struct Shared {
     pub(crate) cpu: Arc<cpu::Pool>,
     pub(crate) draining: AtomicBool,
     stopping: AtomicBool,
-    /// Threads of single connections (the `threads` engine).
-    connection_threads: AtomicUsize,
+    /// Threads of single connections (the `threads` engine), by what wakes them.
+    connection_threads: Mutex<Slab<Waker>>,
 }
 
 impl Shared {
@@ -62,7 +66,7 @@ impl Shared {
             cpu: cpu::Pool::new(cpu_queue),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            connection_threads: AtomicUsize::new(0),
+            connection_threads: Mutex::default(),
         }
     }
 
@@ -77,6 +81,10 @@ impl Shared {
 
     pub(crate) fn connections(&self, id: ShardId) -> &Arc<Connections> {
         &self.connections[id.index()]
+    }
+
+    fn connection_threads(&self) -> MutexGuard<'_, Slab<Waker>> {
+        self.connection_threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_streams(&self) -> usize {
@@ -252,7 +260,9 @@ impl Runtime {
         }
         self.end_connection_threads();
         if let Some(home) = self.home.take() {
-            if let Ok(_entered) = context::enter(&home) {
+            {
+                // Another runtime may run on this thread while this one is dropped.
+                let _entered = context::enter_instead(&home);
                 home.cancel_tasks();
             }
             let leaked = home.shut_down(clock::now() + self.teardown);
@@ -280,17 +290,21 @@ impl Runtime {
         }
     }
 
-    /// Ends what connections' own threads wait for, and waits for them, up to the deadline.
+    /// Has connections' own threads drop their tasks, and waits for them, up to the deadline.
     fn end_connection_threads(&self) {
         const LOOK_EVERY: Duration = Duration::from_millis(1);
         let deadline = clock::now() + self.teardown;
-        while self.shared.connection_threads.load(Ordering::SeqCst) > 0 {
-            self.shared.connections.iter().for_each(|connections| connections.end());
-            if clock::now() >= deadline {
-                let left = self.shared.connection_threads.load(Ordering::SeqCst);
-                tracing::error!(left, "threads of connections did not end in time");
+        loop {
+            let left: Vec<Waker> =
+                self.shared.connection_threads().iter().map(|(_, waker)| waker.clone()).collect();
+            if left.is_empty() {
                 return;
             }
+            if clock::now() >= deadline {
+                tracing::error!(left = left.len(), "threads of connections did not end in time");
+                return;
+            }
+            left.iter().for_each(Waker::wake_by_ref);
             thread::sleep(LOOK_EVERY);
         }
     }
@@ -331,13 +345,11 @@ where
         crate::task::Builder::new().name(name).spawn(start()).detach();
         return Ok(());
     }
-    shared.connection_threads.fetch_add(1, Ordering::SeqCst);
-    let running = ConnectionThread(Arc::clone(&shared));
+    let running = ConnectionThread::new(&shared);
     let body = move || {
-        let shared = &running.0;
-        let served = new_shard(shared, id, false).and_then(|shard| {
+        let served = new_shard(&running.shared, id, false).and_then(|shard| {
             let entered = context::enter(&shard)?;
-            shard.drive(start());
+            shard.drive(running.until_stopped(start()));
             shard.cancel_tasks();
             drop(entered);
             shard.shut_down(clock::now());
@@ -353,11 +365,39 @@ where
     })
 }
 
-/// Counts a connection's thread while it runs.
-struct ConnectionThread(Arc<Shared>);
+/// A connection's thread in the list of those that run.
+struct ConnectionThread {
+    shared: Arc<Shared>,
+    place: usize,
+}
+
+impl ConnectionThread {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let place = shared.connection_threads().insert(Waker::noop().clone());
+        Self { shared: Arc::clone(shared), place }
+    }
+
+    /// Runs `serve` until it ends, or drops it where it stands once the runtime stops.
+    async fn until_stopped(&self, serve: impl Future<Output = ()>) {
+        let mut serve = pin!(serve);
+        let mut is_listed = false;
+        poll_fn(|context| {
+            if !is_listed {
+                is_listed = true; // The thread has one waker only.
+                self.shared.connection_threads()[self.place].clone_from(context.waker());
+            }
+            // Looked at after the waker has been left, so that a stop is not missed.
+            if self.shared.stopping.load(Ordering::SeqCst) {
+                return Poll::Ready(());
+            }
+            serve.as_mut().poll(context)
+        })
+        .await;
+    }
+}
 
 impl Drop for ConnectionThread {
     fn drop(&mut self) {
-        self.0.connection_threads.fetch_sub(1, Ordering::SeqCst);
+        drop(self.shared.connection_threads().remove(self.place));
     }
 }

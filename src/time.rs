@@ -3,12 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use crate::clock::Instant;
 use crate::executor::timers::TimerKey;
-use crate::shard::context;
+use crate::shard::{Shard, context};
 
 /// The turn's time: read once a turn and after each poll, so it costs nothing.
 ///
@@ -36,7 +37,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "a future does nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
-    timer: Option<TimerKey>,
+    timer: Option<(TimerKey, Weak<Shard>)>,
 }
 
 impl Sleep {
@@ -52,9 +53,11 @@ impl Sleep {
     }
 
     fn remove_timer(&mut self) {
-        if let Some(timer) = self.timer.take() {
+        // Its own shard's timers, whatever runs on the thread now.
+        let Some((timer, home)) = self.timer.take() else { return };
+        if let Some(shard) = home.upgrade() {
             // The waker is dropped when the timers are no longer borrowed.
-            let waker = context::try_with(|shard| shard.timers.borrow_mut().remove(timer));
+            let waker = shard.timers.borrow_mut().remove(timer);
             drop(waker);
         }
     }
@@ -64,17 +67,19 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        context::with(|shard| {
-            let mut timers = shard.timers.borrow_mut();
-            match self.timer {
-                None => {
-                    self.timer = Some(timers.insert(self.deadline, context.waker().clone()));
-                    Poll::Pending
-                }
-                Some(timer) if timers.poll(timer, context.waker()) => Poll::Ready(()),
-                Some(_) => Poll::Pending,
-            }
-        })
+        if let Some((timer, home)) = &self.timer {
+            let fired = home.upgrade().is_some_and(|shard| {
+                let mut timers = shard.timers.borrow_mut();
+                timers.poll(*timer, context.waker())
+            });
+            return if fired { Poll::Ready(()) } else { Poll::Pending };
+        }
+        self.timer = Some(context::with(|shard| {
+            let waker = context.waker().clone();
+            let timer = shard.timers.borrow_mut().insert(self.deadline, waker);
+            (timer, Rc::downgrade(shard))
+        }));
+        Poll::Pending
     }
 }
 

@@ -49,8 +49,8 @@ pub(crate) struct Executor {
     live: Rc<LiveTasks>,
 }
 
-/// Leaves the executor on drop.
-pub(crate) struct Entered(());
+/// Leaves the executor on drop; the one before, if any, is back then.
+pub(crate) struct Entered(Option<Rc<Executor>>);
 
 impl Executor {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Rc<Self> {
@@ -65,8 +65,7 @@ impl Executor {
 
     /// Makes this the executor of the calling thread until the guard is dropped.
     pub(crate) fn enter(self: &Rc<Self>) -> Entered {
-        LOCAL.set(Some(Rc::clone(self)));
-        Entered(())
+        Entered(LOCAL.replace(Some(Rc::clone(self))))
     }
 
     /// Whether a task is ready to be polled.
@@ -189,7 +188,7 @@ impl Executor {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let left = LOCAL.take();
+        let left = LOCAL.replace(self.0.take());
         drop(left);
     }
 }

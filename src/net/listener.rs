@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::{TcpStream, UnixStream};
 use crate::error::{Errno, Error, Result};
 use crate::op::{Event, Op, SocketOptions};
-use crate::shard::completion::{Stream, detach};
+use crate::shard::completion::{Home, Stream};
 use crate::shard::connections::{Entry, Kind};
 use crate::shard::{self, context};
 
@@ -25,6 +25,7 @@ struct Acceptor {
     stream: RefCell<Option<Stream>>,
     entry: Option<Entry>,
     socket: Option<OwnedFd>,
+    home: Home,
 }
 
 impl Acceptor {
@@ -32,7 +33,12 @@ impl Acceptor {
         let entry = context::with(|shard| {
             shard.shared.connections(shard.id()).enter(socket.as_raw_fd(), Kind::Listener)
         });
-        Self { stream: RefCell::new(None), entry: Some(entry), socket: Some(socket) }
+        Self {
+            stream: RefCell::new(None),
+            entry: Some(entry),
+            socket: Some(socket),
+            home: Home::here(),
+        }
     }
 
     fn socket(&self) -> SockRef<'_> {
@@ -72,7 +78,7 @@ impl Drop for Acceptor {
         drop(self.stream.take());
         drop(self.entry.take());
         if let Some(descriptor) = self.socket.take() {
-            detach(Op::Close { descriptor });
+            self.home.detach(Op::Close { descriptor });
         }
     }
 }

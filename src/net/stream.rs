@@ -13,7 +13,7 @@ use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
 use crate::limits;
 use crate::op::{self, Direction, Event, Message, Op, SocketOptions};
-use crate::shard::completion::{Completion, Stream, detach};
+use crate::shard::completion::{Completion, Home, Stream};
 use crate::shard::connections::{ConnectionHandle, Entry, Kind};
 use crate::shard::context;
 
@@ -24,6 +24,7 @@ struct Connection {
     entry: Option<Entry>,
     /// `None` only while being dropped.
     socket: Option<OwnedFd>,
+    home: Home,
 }
 
 /// A connected socket on its way to another thread.
@@ -41,20 +42,27 @@ impl Connection {
         let entry = context::with(|shard| {
             shard.shared.connections(shard.id()).enter(socket.as_raw_fd(), Kind::Stream)
         });
-        Self { receiver: RefCell::new(None), entry: Some(entry), socket: Some(socket) }
+        Self {
+            receiver: RefCell::new(None),
+            entry: Some(entry),
+            socket: Some(socket),
+            home: Home::here(),
+        }
     }
 
     fn raw(&self) -> RawFd {
         self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    async fn connect(socket: Socket, address: SockAddr) -> Result<OwnedFd> {
+    /// Failed or given up, the socket is closed as every other: behind its operations, and with
+    /// the driver's knowledge, so that its number can be of use again.
+    async fn connect(socket: Socket, address: SockAddr) -> Result<Self> {
         let name = op::describe(&address);
-        let descriptor = OwnedFd::from(socket);
-        let connect = Op::Connect { socket: descriptor.as_raw_fd(), address: Box::new(address) };
+        let this = Self::new(socket.into());
+        let connect = Op::Connect { socket: this.raw(), address: Box::new(address) };
         let outcome = Completion::new(connect).await;
         outcome.result.map_err(|errno| Error::io(format!("connecting to {name}"), errno))?;
-        Ok(descriptor)
+        Ok(this)
     }
 
     fn poll_receive(&self, context: &mut Context<'_>) -> Poll<Result<Option<Lease>>> {
@@ -144,7 +152,7 @@ impl Drop for Connection {
         drop(self.receiver.take());
         drop(self.entry.take());
         if let Some(descriptor) = self.socket.take() {
-            detach(Op::Close { descriptor });
+            self.home.detach(Op::Close { descriptor });
         }
     }
 }
@@ -176,8 +184,7 @@ impl TcpStream {
         let socket =
             Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(making)?;
         options.apply(SockRef::from(&socket)).map_err(making)?;
-        let socket = Connection::connect(socket, address.into()).await?;
-        Ok(Self { connection: Connection::new(socket) })
+        Ok(Self { connection: Connection::connect(socket, address.into()).await? })
     }
 
     /// The next received bytes, never none; `None` when the peer has finished sending.
@@ -301,8 +308,7 @@ impl UnixStream {
         let making = |error| Error::io("making a socket", Errno::from_io(&error));
         let address = SockAddr::unix(path).map_err(making)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(making)?;
-        let socket = Connection::connect(socket, address).await?;
-        Ok(Self { connection: Connection::new(socket) })
+        Ok(Self { connection: Connection::connect(socket, address).await? })
     }
 
     /// Two sockets connected to each other, both on this shard.

@@ -1,19 +1,24 @@
 //! Operations as futures: what tasks await. Dropping one cancels the operation and leaves it, with
 //! all it owns, to the driver.
+//!
+//! What is dropped finds its own shard, whatever runs on the thread at that moment: another
+//! runtime, or none.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
-use super::context;
-use crate::driver::SlotKey;
+use super::{Shard, context};
+use crate::clock::Instant;
+use crate::driver::{Driver, SlotKey, Wait};
 use crate::error::Errno;
 use crate::op::{Event, Op, Outcome};
 
 enum State {
     /// Not yet submitted: a future does nothing until it is polled.
     Idle(Op),
-    InFlight(SlotKey),
+    InFlight(SlotKey, Home),
     Done,
 }
 
@@ -35,19 +40,20 @@ impl Future for Completion {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         context::with(|shard| {
             let mut driver = shard.driver.borrow_mut();
-            let key = match std::mem::replace(&mut self.state, State::Done) {
+            let (key, home) = match std::mem::replace(&mut self.state, State::Done) {
                 State::Idle(op) => match driver.submit(op, shard.now()) {
-                    Ok(key) => key,
+                    Ok(key) => (key, None),
                     Err(errno) => {
                         return Poll::Ready(Outcome { result: Err(errno), op: Op::Idle });
                     }
                 },
-                State::InFlight(key) => key,
+                State::InFlight(key, home) => (key, Some(home)),
                 State::Done => panic!("an operation is not polled after its outcome"),
             };
             let poll = driver.poll(key, context);
             if poll.is_pending() {
-                self.state = State::InFlight(key);
+                let home = home.unwrap_or_else(|| Home(Rc::downgrade(shard)));
+                self.state = State::InFlight(key, home);
             }
             poll
         })
@@ -56,9 +62,8 @@ impl Future for Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let State::InFlight(key) = self.state {
-            // Without a shard the driver has been shut down, and the slot with it.
-            context::try_with(|shard| shard.driver.borrow_mut().abandon(key));
+        if let State::InFlight(key, home) = &self.state {
+            home.with_driver(|driver, _| driver.abandon(*key));
         }
     }
 }
@@ -73,9 +78,39 @@ pub(crate) fn detach(op: Op) {
     });
 }
 
+/// The shard that something belongs to. Not `Send`, as nothing is that belongs to a shard.
+pub(crate) struct Home(Weak<Shard>);
+
+impl Home {
+    /// The shard of the calling thread.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub(crate) fn here() -> Self {
+        context::with(|shard| Self(Rc::downgrade(shard)))
+    }
+
+    /// Gives something up to the shard's driver. Once that has been shut down, `give` is dropped.
+    fn with_driver(&self, give: impl FnOnce(&mut Driver, Instant)) {
+        let Some(shard) = self.0.upgrade() else { return };
+        let mut driver = shard.driver.borrow_mut();
+        give(&mut driver, shard.now());
+        if !context::is_current(&shard) {
+            // Its loop does not run now. An error is for the loop, which will meet it again.
+            let _ = driver.park(Wait::No);
+        }
+    }
+
+    /// Starts an operation that nobody waits for. Once the shard is gone it is dropped.
+    pub(crate) fn detach(&self, op: Op) {
+        self.with_driver(|driver, now| driver.submit_detached(op, now));
+    }
+}
+
 /// A multishot operation: an endless supply of events, in order.
 pub(crate) struct Stream {
     key: SlotKey,
+    home: Home,
 }
 
 impl Stream {
@@ -83,7 +118,7 @@ impl Stream {
     pub(crate) fn open(op: Op) -> Result<Self, Errno> {
         context::with(|shard| {
             let key = shard.driver.borrow_mut().open_stream(op, shard.now())?;
-            Ok(Self { key })
+            Ok(Self { key, home: Home(Rc::downgrade(shard)) })
         })
     }
 
@@ -96,6 +131,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        context::try_with(|shard| shard.driver.borrow_mut().abandon(self.key));
+        self.home.with_driver(|driver, _| driver.abandon(self.key));
     }
 }

@@ -58,15 +58,6 @@ impl Connections {
         }
     }
 
-    /// Ends every socket in both directions.
-    pub(crate) fn end(&self) {
-        let mut open = self.lock();
-        open.draining = true;
-        for (_, (socket, _, _)) in &open.sockets {
-            driver::shut_down_socket(*socket, Direction::Both);
-        }
-    }
-
     /// Open streams.
     pub(crate) fn streams(&self) -> usize {
         self.lock().sockets.iter().filter(|(_, socket)| socket.1 == Kind::Stream).count()

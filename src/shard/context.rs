@@ -12,30 +12,40 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
 }
 
-/// Leaves the shard on drop.
+/// Leaves the shard on drop; the one before, if any, is back then.
 pub(crate) struct Entered {
+    before: Option<Rc<Shard>>,
     _executor: executor::Entered,
     _metrics: metrics::Entered,
 }
 
 /// Makes `shard` the shard of the calling thread. An error if there is one already.
 pub(crate) fn enter(shard: &Rc<Shard>) -> Result<Entered> {
-    CURRENT.with_borrow_mut(|current| {
-        if current.is_some() {
-            return Err(Error::already_running());
-        }
-        *current = Some(Rc::clone(shard));
-        Ok(Entered {
-            _executor: shard.executor.enter(),
-            _metrics: metrics::enter(Rc::clone(shard.recorder())),
-        })
-    })
+    if is_entered() {
+        return Err(Error::already_running());
+    }
+    Ok(enter_instead(shard))
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        drop(CURRENT.take());
+        drop(CURRENT.replace(self.before.take()));
     }
+}
+
+/// Makes `shard` the shard of the calling thread, in the place of the one that may be there.
+pub(crate) fn enter_instead(shard: &Rc<Shard>) -> Entered {
+    let before = CURRENT.replace(Some(Rc::clone(shard)));
+    Entered {
+        before,
+        _executor: shard.executor.enter(),
+        _metrics: metrics::enter(Rc::clone(shard.recorder())),
+    }
+}
+
+/// Whether this shard runs on the calling thread.
+pub(crate) fn is_current(shard: &Rc<Shard>) -> bool {
+    try_with(|current| Rc::ptr_eq(current, shard)).unwrap_or(false)
 }
 
 /// Whether a shard runs on this thread.

@@ -5,13 +5,14 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use async_task::FallibleTask;
 
 pub use crate::executor::yield_now::YieldNow;
 pub use crate::executor::{Class, TaskInfo};
-use crate::executor::{Ended, TaskKey};
+use crate::executor::{Ended, Executor, TaskKey};
 use crate::shard::context;
 
 /// Spawns a task of class [`Class::Normal`] on this shard. It runs from the next cohort on, never
@@ -82,8 +83,10 @@ impl Builder {
         F::Output: 'static,
     {
         let info = TaskInfo::new(self.name, self.class, Location::caller());
-        let (task, key) = context::with(|shard| shard.executor.spawn(info, future));
-        JoinHandle { task: Some(task.fallible()), key }
+        context::with(|shard| {
+            let (task, key) = shard.executor.spawn(info, future);
+            JoinHandle { task: Some(task.fallible()), key, home: Rc::downgrade(&shard.executor) }
+        })
     }
 }
 
@@ -93,13 +96,15 @@ pub struct JoinHandle<T> {
     /// `None` only while being dropped.
     task: Option<FallibleTask<Result<T, Ended>, TaskInfo>>,
     key: TaskKey,
+    /// Not `Send`: an abort is for the executor that the task lives on.
+    home: Weak<Executor>,
 }
 
 impl<T> JoinHandle<T> {
     /// Ends the task at its current await: its future is dropped on the next turn. False if it had
-    /// finished. Must be called on the task's shard.
+    /// finished.
     pub fn abort(&self) -> bool {
-        context::with(|shard| shard.executor.abort(self.key))
+        self.home.upgrade().is_some_and(|executor| executor.abort(self.key))
     }
 
     /// Lets the task run without anyone who waits for it.
