@@ -332,7 +332,9 @@ proptest! {
 
     #[test]
     fn cuts_in_the_input_and_full_outputs_make_no_difference(
-        commands in commands(), cut in any::<prop::sample::Index>(), output_bytes_high in 1..200usize
+        commands in commands(),
+        cut in any::<prop::sample::Index>(),
+        output_bytes_high in 1..200usize,
     ) {
         let input = encode(&commands);
         let whole = Cluster::new(1).ask(&input);
