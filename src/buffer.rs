@@ -64,6 +64,10 @@ impl Pool {
         self.releases.get()
     }
 
+    fn count_release(&self) {
+        self.releases.set(self.releases.get() + 1);
+    }
+
     /// Takes a free buffer; the caller holds it until [`Pool::release`].
     pub(crate) fn take(&self) -> Option<BufferId> {
         let count = self.free_count.get().checked_sub(1)?;
@@ -80,7 +84,7 @@ impl Pool {
         let holders = &self.holders[usize::from(id.0)];
         let left = holders.get().checked_sub(1).expect("a held buffer has a holder");
         holders.set(left);
-        self.releases.set(self.releases.get() + 1);
+        self.count_release();
         if left == 0 {
             let count = self.free_count.get();
             self.free[count].set(id.0);
@@ -225,8 +229,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let credit = &self.credit;
         credit.held.set(credit.held.get().saturating_sub(self.charge));
-        if let Place::Pool(buffer) = self.place {
-            credit.pool.release(buffer);
+        match self.place {
+            Place::Pool(buffer) => credit.pool.release(buffer),
+            // Credit came back, which somebody may wait for.
+            Place::Heap(_) => credit.pool.count_release(),
         }
     }
 }

@@ -62,7 +62,6 @@ impl<T> RunQueue<T> {
             .filter(|class| self.queues[*class as usize].cohort > 0)
             .min_by_key(|class| self.queues[*class as usize].virtual_ns)?;
         let queue = &mut self.queues[class as usize];
-        self.reached = self.reached.max(queue.virtual_ns);
         let (task, woken) = queue.ready.pop_front()?;
         queue.cohort -= 1;
         self.length -= 1;
@@ -73,6 +72,10 @@ impl<T> RunQueue<T> {
     pub(super) fn charge(&mut self, class: Class, nanos: u64) {
         let queue = &mut self.queues[class as usize];
         queue.virtual_ns += nanos * Class::Latency.share() / class.share();
+        let charged = queue.virtual_ns;
+        let busy = self.queues.iter().filter(|queue| !queue.ready.is_empty());
+        let least = busy.map(|queue| queue.virtual_ns).fold(charged, u64::min);
+        self.reached = self.reached.max(least);
     }
 }
 
