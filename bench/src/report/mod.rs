@@ -187,6 +187,13 @@ impl Report {
         if self.cores.shared {
             notes.push("server and load shared a core: compare with care".to_owned());
         }
+        if self.environment.busy_with_others {
+            notes.push(format!(
+                "other programs were running (load average {}): shares of a core change what a \
+                 wake-up costs, so only ratios mean anything, and those roughly",
+                self.environment.load_average
+            ));
+        }
         let idle = self.lines.iter().filter(|line| {
             line.open_loop_rate.is_none()
                 && line.connections > 1
