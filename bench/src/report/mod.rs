@@ -27,6 +27,9 @@ use crate::say;
 /// A server that was less busy than this in a closed loop was not the bottleneck.
 const BUSY_MIN: f64 = 0.9;
 
+/// How many of those are named in a note; all are in the JSON.
+const IDLE_SHOWN: usize = 4;
+
 /// Latencies in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
@@ -206,10 +209,12 @@ impl Report {
             })
             .collect();
         if !idle.is_empty() {
+            let shown = idle[..idle.len().min(IDLE_SHOWN)].join(", ");
             notes.push(format!(
-                "the load, not the server, set the rate where the server was not busy all the \
-                 time: {}; CPU per request is not affected",
-                idle.join(", ")
+                "in {} rows the server was not busy all the time, so that something else set the \
+                 rate: {shown}{}",
+                idle.len(),
+                if idle.len() > IDLE_SHOWN { ", …" } else { "" }
             ));
         }
         notes
