@@ -64,6 +64,10 @@ impl Pool {
         self.releases.get()
     }
 
+    fn count_release(&self) {
+        self.releases.set(self.releases.get() + 1);
+    }
+
     /// Takes a free buffer; the caller holds it until [`Pool::release`].
     pub(crate) fn take(&self) -> Option<BufferId> {
         let count = self.free_count.get().checked_sub(1)?;
@@ -80,7 +84,7 @@ impl Pool {
         let holders = &self.holders[usize::from(id.0)];
         let left = holders.get().checked_sub(1).expect("a held buffer has a holder");
         holders.set(left);
-        self.releases.set(self.releases.get() + 1);
+        self.count_release();
         if left == 0 {
             let count = self.free_count.get();
             self.free[count].set(id.0);
@@ -162,7 +166,7 @@ impl Credit {
         self.held.set(self.held.get().saturating_add(charge));
         // SAFETY: offset + length lies inside the buffer (asserted), which lies inside the mapping.
         let start = unsafe { self.pool.address(id).add(offset as usize) };
-        Lease { credit: Rc::clone(self), start, length, charge, buffer: id }
+        Lease { credit: Rc::clone(self), start, length, charge, place: Place::Pool(id) }
     }
 }
 
@@ -175,10 +179,27 @@ pub struct Lease {
     start: NonNull<u8>,
     length: u32,
     charge: u32,
-    buffer: BufferId,
+    place: Place,
+}
+
+/// Where a lease's bytes are.
+enum Place {
+    Pool(BufferId),
+    /// Copied out of a pool that others wait for.
+    Heap(#[expect(dead_code, reason = "held for its memory")] Box<[u8]>),
 }
 
 impl Lease {
+    /// Copies the bytes to memory of their own and lets go of the pool's buffer: for a chunk that
+    /// waits for its reader while others wait for buffers. It still counts against the credit.
+    pub(crate) fn unpin(&mut self) {
+        let Place::Pool(buffer) = self.place else { return };
+        let copy: Box<[u8]> = Box::from(&**self);
+        self.start = NonNull::from(&*copy).cast();
+        self.place = Place::Heap(copy);
+        self.credit.pool.release(buffer);
+    }
+
     /// Drops the first `count` bytes from view.
     ///
     /// # Panics
@@ -198,7 +219,8 @@ impl Deref for Lease {
     fn deref(&self) -> &[u8] {
         // SAFETY: the range lies in a buffer that this lease holds, so the memory stays mapped;
         // the driver leases only bytes whose completion has been reaped and the kernel writes
-        // only past them, so nobody writes here while the lease lives.
+        // only past them, so nobody writes here while the lease lives. Or it lies in a box of the
+        // lease's own, whose contents do not move with it.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length as usize) }
     }
 }
@@ -207,7 +229,11 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let credit = &self.credit;
         credit.held.set(credit.held.get().saturating_sub(self.charge));
-        credit.pool.release(self.buffer);
+        match self.place {
+            Place::Pool(buffer) => credit.pool.release(buffer),
+            // Credit came back, which somebody may wait for.
+            Place::Heap(_) => credit.pool.count_release(),
+        }
     }
 }
 
@@ -456,6 +482,25 @@ mod tests {
         drop(big);
         assert!(!credit.is_spent());
         drop(tiny);
+    }
+
+    #[test]
+    fn an_unpinned_lease_keeps_its_bytes_and_its_charge_but_not_the_buffer() {
+        let pool = Pool::new(1, 4096).unwrap();
+        let credit = Credit::new(&pool, 256);
+        let id = pool.take().unwrap();
+        // SAFETY: the buffer is held by this test and has 4096 bytes.
+        unsafe { pool.address(id).as_ptr().write(9) };
+        let mut lease = credit.lease(id, 0, 3);
+        pool.release(id);
+        lease.advance(0);
+        lease.unpin();
+        assert_eq!(pool.free_count(), 1);
+        assert!(credit.is_spent());
+        let moved = Box::new(lease);
+        assert_eq!(&moved[..], &[9, 0, 0]);
+        drop(moved);
+        assert_eq!((pool.free_count(), credit.is_spent()), (1, false));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod builder;
 mod handle;
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,7 @@ use crate::cpu;
 use crate::driver::{BufferSettings, Choice, InFlight, Leaked};
 use crate::engine::EngineReport;
 use crate::error::{Errno, Error, Result};
-use crate::metrics::Registry;
+use crate::metrics::{self, Counter, Registry};
 use crate::shard::connections::Connections;
 use crate::shard::placement::{self, Plan};
 use crate::shard::remote::{Remote, ShardHandle};
@@ -143,11 +144,16 @@ fn start_shard(
 /// The life of a shard's thread: turns until the runtime stops.
 fn run_shard(shard: Rc<Shard>, teardown: Duration) -> Leaked {
     let Ok(entered) = context::enter(&shard) else { unreachable!("the thread is new") };
-    while !shard.shared.stopping.load(Ordering::Relaxed) {
-        if let Err(errno) = shard.turn(true) {
-            tracing::error!(shard = shard.id().0, %errno, "the driver failed; the shard ends");
-            break;
+    let turns = || {
+        while !shard.shared.stopping.load(Ordering::Relaxed) {
+            if let Err(errno) = shard.turn(true) {
+                tracing::error!(shard = shard.id().0, %errno, "the driver failed; the shard ends");
+                break;
+            }
         }
+    };
+    if catch_unwind(AssertUnwindSafe(turns)).is_err() {
+        tracing::error!(shard = shard.id().0, "the shard's loop panicked; the shard ends");
     }
     shard.cancel_tasks();
     drop(entered);
@@ -349,7 +355,10 @@ where
     let body = move || {
         let served = new_shard(&running.shared, id, false).and_then(|shard| {
             let entered = context::enter(&shard)?;
-            shard.drive(running.until_stopped(start()));
+            let serve = AssertUnwindSafe(|| shard.drive(running.until_stopped(start())));
+            if catch_unwind(serve).is_err() {
+                metrics::add(Counter::TaskPanics, 1);
+            }
             shard.cancel_tasks();
             drop(entered);
             shard.shut_down(clock::now());

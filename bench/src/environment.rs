@@ -26,6 +26,8 @@ pub(crate) struct Environment {
     pub(crate) mitigations: Vec<String>,
     pub(crate) memlock: String,
     pub(crate) load_average: String,
+    /// Other programs were running when the comparison began.
+    pub(crate) busy_with_others: bool,
     pub(crate) rustc: String,
     pub(crate) revision: String,
     /// Name and version of every contender that is not ours.
@@ -35,6 +37,7 @@ pub(crate) struct Environment {
 impl Environment {
     /// Looks around.
     pub(crate) fn read() -> Self {
+        let load_average = read_line("/proc/loadavg");
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
             cpu: cpu_field(&cpuinfo, "model name").unwrap_or_else(unknown),
@@ -45,7 +48,8 @@ impl Environment {
             governor: read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             mitigations: mitigations(),
             memlock: memlock(),
-            load_average: read_line("/proc/loadavg"),
+            busy_with_others: is_busy(&load_average),
+            load_average,
             rustc: output("rustc", &["--version"]).unwrap_or_else(unknown),
             revision: revision(),
             versions: versions(),
@@ -103,6 +107,12 @@ fn mitigations() -> Vec<String> {
         .collect();
     lines.sort();
     lines
+}
+
+/// Whether a line of /proc/loadavg tells of more than one runnable program in the last minute.
+fn is_busy(load_average: &str) -> bool {
+    let last_minute = load_average.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+    last_minute.is_some_and(|load| load > 1.0)
 }
 
 fn memlock() -> String {
@@ -182,6 +192,13 @@ mod tests {
                     [[package]]\nname = \"tokio-util\"\nversion = \"9.0.0\"\n";
         assert_eq!(locked_version(lock, "tokio").as_deref(), Some("1.2.3"));
         assert_eq!(locked_version(lock, "mio"), None);
+    }
+
+    #[test]
+    fn more_than_one_runnable_program_is_busy() {
+        assert!(is_busy("5.53 5.67 5.96 2/121 20727"));
+        assert!(!is_busy("0.40 5.67 5.96 1/121 20727"));
+        assert!(!is_busy("unknown"));
     }
 
     #[test]

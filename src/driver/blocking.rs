@@ -202,6 +202,13 @@ impl Blocking {
     }
 
     pub(super) fn arm(&mut self, key: SlotKey, slots: &mut Slots) {
+        // A connection is waited for by poll(2): accepting is no hot path, a timeout of the
+        // listener's would be inherited, and another process may take the connection first.
+        if let Some(Op::Accept { listener }) = slots.op(key)
+            && let Err(errno) = calls::set_nonblocking(*listener, true)
+        {
+            slots.push_event(key, Event::Failed(errno));
+        }
         slots.set_arm(key, Arm::Armed);
         self.streams.push(key);
     }
@@ -266,7 +273,7 @@ impl Blocking {
         let socket = op.descriptor();
         let option = match op {
             Op::Send { .. } | Op::SendVectored { .. } => libc::SO_SNDTIMEO,
-            Op::Connect { .. } => return self.poll(&[key], deadline, slots),
+            Op::Connect { .. } | Op::Accept { .. } => return self.poll(&[key], deadline, slots),
             _ => libc::SO_RCVTIMEO,
         };
         if !self.limit(socket, option, deadline)? {

@@ -21,9 +21,11 @@ mod ring;
 mod settle;
 mod slots;
 
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 pub(crate) use self::choose::{assume, choose, fall_back};
 pub(crate) use self::ring::{Given, RingSettings};
@@ -38,9 +40,11 @@ use crate::op::{Direction, Event, Op, Outcome};
 
 /// Performs the operations of one shard. Not `Send`: a ring has one issuer.
 pub(crate) struct Driver {
-    slots: Slots,
-    pool: Rc<Pool>,
-    backend: Backend,
+    slots: ManuallyDrop<Slots>,
+    pool: ManuallyDrop<Rc<Pool>>,
+    backend: ManuallyDrop<Backend>,
+    /// Whether a shutdown has left operations to the kernel.
+    given_up: bool,
 }
 
 enum Backend {
@@ -91,13 +95,18 @@ impl Driver {
             }
             Choice::Blocking => Backend::Blocking(Box::new(blocking::Blocking::new(&pool)?)),
         };
-        Ok(Self { slots: Slots::new(), pool, backend })
+        Ok(Self {
+            slots: ManuallyDrop::new(Slots::new()),
+            pool: ManuallyDrop::new(pool),
+            backend: ManuallyDrop::new(backend),
+            given_up: false,
+        })
     }
 
     /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
         let key = self.slots.insert(op, now).ok_or(Errno(libc::ENFILE))?;
-        match &mut self.backend {
+        match &mut *self.backend {
             Backend::Ring(ring) => ring.start(key, &mut self.slots),
             Backend::Epoll(epoll) => epoll.start(key, &mut self.slots, now),
             Backend::Blocking(blocking) => blocking.start(key, &mut self.slots),
@@ -118,7 +127,7 @@ impl Driver {
         let credit = matches!(op, Op::Receive { .. })
             .then(|| Credit::new(&self.pool, limits::CONNECTION_CREDIT_BYTES));
         let key = self.slots.insert_stream(op, credit, now).ok_or(Errno(libc::ENFILE))?;
-        match &mut self.backend {
+        match &mut *self.backend {
             Backend::Ring(ring) => ring.arm(key, &mut self.slots),
             Backend::Epoll(epoll) => epoll.arm(key, &mut self.slots),
             Backend::Blocking(blocking) => blocking.arm(key, &mut self.slots),
@@ -139,7 +148,7 @@ impl Driver {
     /// Whoever held the operation is gone: cancel it, keep what it owns until it is over.
     pub(crate) fn abandon(&mut self, key: SlotKey) {
         if self.slots.abandon(key) == Abandoned::Orphaned {
-            match &mut self.backend {
+            match &mut *self.backend {
                 Backend::Ring(ring) => ring.cancel(key, &mut self.slots),
                 Backend::Epoll(epoll) => epoll.cancel(key, &mut self.slots),
                 Backend::Blocking(blocking) => blocking.cancel(key, &mut self.slots),
@@ -149,7 +158,7 @@ impl Driver {
 
     /// Drains completions into slots.
     pub(crate) fn reap(&mut self, now: Instant) {
-        match &mut self.backend {
+        match &mut *self.backend {
             Backend::Ring(ring) => ring.reap(&mut self.slots, now),
             Backend::Epoll(epoll) => epoll.reap(&mut self.slots, now),
             Backend::Blocking(_) => {}
@@ -158,7 +167,7 @@ impl Driver {
 
     /// Hands over what was started, and sleeps if asked to.
     pub(crate) fn park(&mut self, wait: Wait) -> Result<(), Errno> {
-        match &mut self.backend {
+        match &mut *self.backend {
             Backend::Ring(ring) => ring.park(&mut self.slots, wait),
             Backend::Epoll(epoll) => epoll.park(&mut self.slots, wait),
             Backend::Blocking(blocking) => blocking.park(&mut self.slots, wait),
@@ -168,7 +177,7 @@ impl Driver {
     /// Whether completions wait to be reaped: a running task should yield soon.
     #[inline]
     pub(crate) fn has_news(&mut self) -> bool {
-        match &mut self.backend {
+        match &mut *self.backend {
             Backend::Ring(ring) => ring.has_news(),
             Backend::Epoll(_) | Backend::Blocking(_) => false,
         }
@@ -176,7 +185,7 @@ impl Driver {
 
     /// What ends a [`Driver::park`] from another thread.
     pub(crate) fn unparker(&self) -> Unparker {
-        match &self.backend {
+        match &*self.backend {
             Backend::Ring(ring) => Unparker::Event(ring.event()),
             Backend::Epoll(epoll) => Unparker::Event(epoll.event()),
             Backend::Blocking(blocking) => Unparker::Thread(blocking.parker()),
@@ -190,7 +199,7 @@ impl Driver {
 
     /// What the ring gave up on this host; `None` for the other backends.
     pub(crate) fn given(&self) -> Option<&Given> {
-        match &self.backend {
+        match &*self.backend {
             Backend::Ring(ring) => Some(ring.given()),
             Backend::Epoll(_) | Backend::Blocking(_) => None,
         }
@@ -199,8 +208,13 @@ impl Driver {
     /// Cancels everything and waits until nothing is in flight, at most until `deadline`. What the
     /// kernel still holds then is leaked with all it may write to, and reported.
     pub(crate) fn shut_down(mut self, deadline: Instant) -> Leaked {
+        self.reap_all(deadline);
+        Leaked { operations: self.in_flight() }
+    }
+
+    fn reap_all(&mut self, deadline: Instant) {
         self.slots.abandon_all();
-        match &mut self.backend {
+        match &mut *self.backend {
             Backend::Ring(ring) => ring.cancel_all(),
             Backend::Epoll(epoll) => epoll.cancel_all(&mut self.slots),
             Backend::Blocking(blocking) => blocking.cancel_all(&mut self.slots),
@@ -209,17 +223,34 @@ impl Driver {
             let now = clock::now();
             self.reap(now);
             if self.slots.count() == 0 {
-                return Leaked::default();
+                return;
             }
             if now >= deadline || self.park(Wait::Until(deadline)).is_err() {
-                break;
+                self.given_up = true;
+                return;
             }
         }
-        let leaked = Leaked { operations: self.in_flight() };
-        // The kernel may still write to buffers of the slots and of the pool: none is freed, and
-        // the ring stays open so that its memory stays mapped.
-        std::mem::forget(self);
-        leaked
+    }
+}
+
+impl Drop for Driver {
+    /// Frees what the operations own only if the kernel is done with all of them. A driver that is
+    /// dropped without [`Driver::shut_down`] (its thread panicked) waits a little for that.
+    fn drop(&mut self) {
+        if self.slots.count() > 0 && !self.given_up {
+            self.reap_all(clock::now() + Duration::from_millis(limits::TEARDOWN_MS_DEFAULT));
+        }
+        if self.slots.count() == 0 {
+            // SAFETY: each is dropped once, here, and nothing uses them after. The backend goes
+            // first: then the kernel knows the pool's memory no more.
+            unsafe {
+                ManuallyDrop::drop(&mut self.backend);
+                ManuallyDrop::drop(&mut self.slots);
+                ManuallyDrop::drop(&mut self.pool);
+            }
+        }
+        // Otherwise the kernel may still write to buffers of the slots and of the pool: none is
+        // freed, and the ring stays open so that its memory stays mapped.
     }
 }
 

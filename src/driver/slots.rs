@@ -337,6 +337,19 @@ impl Slots {
         self.stream(key).map_or(0, |stream| stream.events.len())
     }
 
+    /// Copies chunks that wait for a busy reader out of the pool, since others wait for buffers:
+    /// a peer that is not read from cannot hold up the shard. Bounded by the streams' credit.
+    pub(crate) fn unpin_queued(&mut self) {
+        for slot in &mut self.slots {
+            let State::Stream(stream) = &mut slot.state else { continue };
+            for event in &mut stream.events {
+                if let Event::Chunk(chunk) = event {
+                    chunk.unpin();
+                }
+            }
+        }
+    }
+
     /// Whether the holder of a stream waits for an event.
     pub(crate) fn is_wanted(&mut self, key: SlotKey) -> bool {
         self.stream(key).is_some_and(|stream| stream.waiting)

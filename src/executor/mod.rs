@@ -195,15 +195,18 @@ impl Drop for Entered {
 
 /// Where a woken task goes: onto this thread's queue if it lives here, into its inbox otherwise.
 fn schedule(inbox: &Arc<Inbox>, ready: Ready) {
-    let foreign = LOCAL.with(|local| match local.try_borrow().as_deref() {
-        Ok(Some(executor)) if Arc::ptr_eq(&executor.inbox, inbox) => {
+    let mut ready = Some(ready);
+    // An error: the thread is ending, and with it its executor.
+    let _ = LOCAL.try_with(|local| {
+        if let Ok(Some(executor)) = local.try_borrow().as_deref()
+            && Arc::ptr_eq(&executor.inbox, inbox)
+            && let Some(ready) = ready.take()
+        {
             let class = ready.metadata().class();
             executor.queue.borrow_mut().push(ready, class, executor.now.get());
-            None
         }
-        _ => Some(ready),
     });
-    if let Some(ready) = foreign
+    if let Some(ready) = ready
         && let Err(ready) = inbox.push(ready)
     {
         // Its thread is gone and the future may not be dropped on another: leaked on purpose.

@@ -23,12 +23,14 @@ struct Queue<T> {
 pub(super) struct RunQueue<T = Ready> {
     queues: [Queue<T>; CLASSES],
     length: usize,
+    /// The virtual time that the busy classes have reached: where a class that slept joins in.
+    reached: u64,
 }
 
 impl<T> RunQueue<T> {
     pub(super) fn new() -> Self {
         let queue = || Queue { ready: VecDeque::new(), cohort: 0, virtual_ns: 0 };
-        Self { queues: [queue(), queue(), queue()], length: 0 }
+        Self { queues: [queue(), queue(), queue()], length: 0, reached: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -37,19 +39,13 @@ impl<T> RunQueue<T> {
 
     pub(super) fn push(&mut self, task: T, class: Class, now: Instant) {
         let index = class as usize;
-        if self.queues[index].ready.is_empty() && self.length > 0 {
+        if self.queues[index].ready.is_empty() {
             // A class that slept has no claim on the time that it did not use.
-            let floor = self.least_virtual();
             let queue = &mut self.queues[index];
-            queue.virtual_ns = queue.virtual_ns.max(floor);
+            queue.virtual_ns = queue.virtual_ns.max(self.reached);
         }
         self.queues[index].ready.push_back((task, now));
         self.length += 1;
-    }
-
-    fn least_virtual(&self) -> u64 {
-        let busy = self.queues.iter().filter(|queue| !queue.ready.is_empty());
-        busy.map(|queue| queue.virtual_ns).min().unwrap_or(0)
     }
 
     /// Begins a cohort of everything that is ready.
@@ -76,6 +72,10 @@ impl<T> RunQueue<T> {
     pub(super) fn charge(&mut self, class: Class, nanos: u64) {
         let queue = &mut self.queues[class as usize];
         queue.virtual_ns += nanos * Class::Latency.share() / class.share();
+        let charged = queue.virtual_ns;
+        let busy = self.queues.iter().filter(|queue| !queue.ready.is_empty());
+        let least = busy.map(|queue| queue.virtual_ns).fold(charged, u64::min);
+        self.reached = self.reached.max(least);
     }
 }
 
@@ -114,6 +114,30 @@ mod tests {
             queue.charge(class, 1000);
         }
         assert_eq!(taken, [64, 32, 4]);
+    }
+
+    #[test]
+    fn a_class_that_slept_while_nothing_was_ready_does_not_catch_up_either() {
+        let mut queue = RunQueue::new();
+        for _ in 0..1000 {
+            queue.push('n', Class::Normal, NOW);
+            queue.begin_cohort();
+            queue.pop().unwrap();
+            queue.charge(Class::Normal, 1_000_000);
+        }
+        // All queues are empty when the background wakes first.
+        for name in ['b', 'n', 'b', 'n', 'b', 'n'] {
+            let class = if name == 'b' { Class::Background } else { Class::Normal };
+            queue.push(name, class, NOW);
+        }
+        queue.begin_cohort();
+        let order: String = std::iter::from_fn(|| {
+            let (name, _, class) = queue.pop()?;
+            queue.charge(class, 100_000);
+            Some(name)
+        })
+        .collect();
+        assert!(order.ends_with("bb"), "{order}");
     }
 
     #[test]

@@ -110,6 +110,17 @@ async fn open(directory: RawFd, path: &Path, flags: i32, mode: u32, resolve: u64
     }
 }
 
+/// Offsets are signed in the kernel, and the largest unsigned one would mean "where the file
+/// stands" (io_uring_enter(2)).
+fn check_offset(offset: u64, length: usize) -> std::result::Result<(), Errno> {
+    let end = offset.checked_add(length as u64);
+    if end.is_some_and(|end| i64::try_from(end).is_ok()) {
+        Ok(())
+    } else {
+        Err(Errno(libc::EINVAL))
+    }
+}
+
 /// An open file. Dropping it closes it in the background.
 #[derive(Debug)]
 pub struct File {
@@ -136,6 +147,7 @@ impl File {
     /// # Errors
     /// The errors of pread(2).
     pub async fn read_at(&self, buffer: impl Into<ReadBuffer>, offset: u64) -> Result<ReadBuffer> {
+        check_offset(offset, 0).map_err(|errno| Error::io("reading a file", errno))?;
         let op = Op::ReadAt { file: self.raw(), buffer: buffer.into(), offset };
         match Completion::new(op).await {
             Outcome { result: Ok(_), op: Op::ReadAt { buffer, .. } } => Ok(buffer),
@@ -151,6 +163,7 @@ impl File {
     /// The errors of pwrite(2).
     pub async fn write_at(&self, payload: impl Into<Payload>, offset: u64) -> Result<Payload> {
         let mut payload = payload.into();
+        check_offset(offset, payload.len()).map_err(|errno| Error::io("writing a file", errno))?;
         let mut skip = 0;
         while skip < payload.len() {
             let op = Op::WriteAt { file: self.raw(), payload, skip, offset: offset + skip as u64 };

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use super::mesh::{Job, Lane};
@@ -26,6 +26,8 @@ pub(crate) struct Remote {
     /// Whether a lane may hold a job.
     pending: AtomicBool,
     closed: AtomicBool,
+    /// The lane that is looked at first; the owner's alone.
+    first: AtomicUsize,
     jobs: Arc<Inbox<Job>>,
     sleeper: Arc<Sleeper>,
 }
@@ -41,6 +43,7 @@ impl Remote {
             lanes: (0..shards).map(|_| Lane::new()).collect(),
             pending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            first: AtomicUsize::new(0),
             jobs: Inbox::new(Arc::clone(sleeper)),
             sleeper: Arc::clone(sleeper),
         })
@@ -59,15 +62,24 @@ impl Remote {
             TAKEN.set(taken);
         }
         if self.pending.swap(false, Ordering::Acquire) {
-            let mut count = 0;
-            for lane in &self.lanes {
-                while let Some(job) = lane.pop() {
-                    run(job);
-                    count += 1;
-                    if count % JOBS_PER_LOOK == 0 && clock::now() >= until {
-                        self.pending.store(true, Ordering::Relaxed);
-                        return;
-                    }
+            self.receive_lanes(until);
+        }
+    }
+
+    /// Empties the lanes, beginning behind the one at which the time was over the last time, so
+    /// that a busy lane holds up no other for more than one slice.
+    fn receive_lanes(&self, until: Instant) {
+        let first = self.first.load(Ordering::Relaxed);
+        let mut count = 0;
+        for step in 0..self.lanes.len() {
+            let index = (first + step) % self.lanes.len();
+            while let Some(job) = self.lanes[index].pop() {
+                run(job);
+                count += 1;
+                if count % JOBS_PER_LOOK == 0 && clock::now() >= until {
+                    self.first.store(index + 1, Ordering::Relaxed);
+                    self.pending.store(true, Ordering::Relaxed);
+                    return;
                 }
             }
         }
@@ -108,6 +120,12 @@ impl Remote {
                     Some(Err(full)) => job = Some(full),
                     _ => {
                         self.pending.store(true, Ordering::Release);
+                        if self.closed.load(Ordering::SeqCst) {
+                            // The owner may have looked for the last time before this job came.
+                            while let Some(job) = lane.pop() {
+                                drop(job);
+                            }
+                        }
                         metrics::add(Counter::MeshMessages, 1);
                         metrics::add(Counter::MeshWakes, u64::from(self.sleeper.wake()));
                         return Poll::Ready(Ok(()));

@@ -32,7 +32,7 @@ use workload::{Case, Service, Workload};
 
 /// Measuring time of a run without `--peers` or `--window`: with starts and warm-ups it stays
 /// within two minutes.
-const BUDGET: Duration = Duration::from_secs(75);
+const BUDGET: Duration = Duration::from_secs(65);
 /// Bounds of a window that is chosen by the budget.
 const WINDOW_MIN: Duration = Duration::from_millis(200);
 const WINDOW_MAX: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ mod resp;
 mod ring_echo;
 mod ring_resp;
 mod ring_setup;
+mod table;
 mod threads;
 
 use std::net::{SocketAddr, TcpListener};

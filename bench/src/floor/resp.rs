@@ -4,11 +4,14 @@
 //! for what it knows (binary-safe, split anywhere), but no database: no expiry, no types, no limits
 //! beyond the sizes below.
 
-use hashbrown::HashMap;
+use super::table::Table;
 
 /// Longest argument and most arguments: beyond them the connection is dropped.
 const ARGUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ARGUMENTS_MAX: usize = 1024 * 1024;
+
+/// The answer to every command but the five.
+const UNKNOWN: &[u8] = b"-ERR unknown command or wrong number of arguments\r\n";
 
 /// What became of the input.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,84 +31,142 @@ enum Stop {
     Broken,
 }
 
-/// The map.
+/// What a command does; its arguments are spans of the input.
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Get,
+    Set,
+    Ping,
+    Increment,
+    SetMany,
+    Unknown,
+}
+
+/// A whole command in the input.
+#[derive(Debug, Clone, Copy)]
+struct Command {
+    verb: Verb,
+    hash: u64,
+    key: Span,
+    value: Span,
+    /// Where its arguments begin, and how many there are.
+    start: usize,
+    count: usize,
+}
+
+/// Part of the input.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    fn of(self, input: &[u8]) -> &[u8] {
+        &input[self.start..self.end]
+    }
+}
+
+/// The map, and memory for the commands of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    values: HashMap<Box<[u8]>, Vec<u8>>,
+    values: Table,
+    batch: Vec<Command>,
 }
 
 impl Store {
     /// Carries out every complete command in `input` and appends the replies to `output`.
+    ///
+    /// All are read before any is carried out: the lookups then stand close together, and the
+    /// processor waits for several entries at once.
     pub(super) fn answer(&mut self, input: &[u8], output: &mut Vec<u8>) -> Answer {
+        let mut reader = Reader { bytes: input, at: 0 };
         let mut consumed = 0;
-        loop {
-            let mut reader = Reader { bytes: input, at: consumed };
-            match self.command(&mut reader, output) {
-                Ok(()) => consumed = reader.at,
-                Err(Stop::Short) => return Answer::Consumed(consumed),
-                Err(Stop::Broken) => {
-                    output.extend_from_slice(b"-ERR Protocol error\r\n");
-                    return Answer::Broken;
-                }
+        let mut batch = std::mem::take(&mut self.batch);
+        let stop = loop {
+            match self.read(&mut reader) {
+                Ok(command) => batch.push(command),
+                Err(stop) => break stop,
+            }
+            consumed = reader.at;
+        };
+        for command in &batch {
+            self.carry_out(command, input, output);
+        }
+        batch.clear();
+        self.batch = batch;
+        match stop {
+            Stop::Short => Answer::Consumed(consumed),
+            Stop::Broken => {
+                output.extend_from_slice(b"-ERR Protocol error\r\n");
+                Answer::Broken
             }
         }
     }
 
-    fn command(&mut self, reader: &mut Reader<'_>, output: &mut Vec<u8>) -> Result<(), Stop> {
+    fn read(&self, reader: &mut Reader<'_>) -> Result<Command, Stop> {
         let count = reader.header(b'*', ARGUMENTS_MAX)?;
-        // Nothing may be carried out before the command is known to be complete; the few arguments
-        // of the usual commands are kept here, the many of MSET are read twice.
-        let mut arguments: [&[u8]; 3] = [b""; 3];
         let start = reader.at;
+        let mut spans = [Span::default(); 3];
         for index in 0..count {
-            let argument = reader.bulk()?;
-            if let Some(slot) = arguments.get_mut(index) {
-                *slot = argument;
+            let span = reader.bulk()?;
+            if let Some(slot) = spans.get_mut(index) {
+                *slot = span;
             }
         }
-        let [name, key, value] = arguments;
-        match (name.len(), count) {
-            (3, 2) if name.eq_ignore_ascii_case(b"get") => match self.values.get(key) {
+        let [name, key, value] = spans;
+        let name = name.of(reader.bytes);
+        let verb = match (name.len(), count) {
+            (3, 2) if name.eq_ignore_ascii_case(b"get") => Verb::Get,
+            (3, 3) if name.eq_ignore_ascii_case(b"set") => Verb::Set,
+            (4, 1) if name.eq_ignore_ascii_case(b"ping") => Verb::Ping,
+            (4, 2) if name.eq_ignore_ascii_case(b"incr") => Verb::Increment,
+            (4, count) if count % 2 == 1 && name.eq_ignore_ascii_case(b"mset") => Verb::SetMany,
+            _ => Verb::Unknown,
+        };
+        let hash = self.values.hash(key.of(reader.bytes));
+        Ok(Command { verb, hash, key, value, start, count })
+    }
+
+    fn carry_out(&mut self, command: &Command, input: &[u8], output: &mut Vec<u8>) {
+        let key = command.key.of(input);
+        match command.verb {
+            Verb::Get => match self.values.get(command.hash, key) {
                 Some(value) => write_bulk(value, output),
                 None => output.extend_from_slice(b"$-1\r\n"),
             },
-            (3, 3) if name.eq_ignore_ascii_case(b"set") => {
-                self.set(key, value);
+            Verb::Set => {
+                self.values.set(command.hash, key, command.value.of(input));
                 output.extend_from_slice(b"+OK\r\n");
             }
-            (4, 1) if name.eq_ignore_ascii_case(b"ping") => {
-                output.extend_from_slice(b"+PONG\r\n");
-            }
-            (4, 2) if name.eq_ignore_ascii_case(b"incr") => self.increment(key, output),
-            (4, count) if count % 2 == 1 && name.eq_ignore_ascii_case(b"mset") => {
-                let mut again = Reader { bytes: reader.bytes, at: start };
-                again.bulk()?;
-                for _ in 0..count / 2 {
-                    let (key, value) = (again.bulk()?, again.bulk()?);
-                    self.set(key, value);
-                }
+            Verb::Ping => output.extend_from_slice(b"+PONG\r\n"),
+            Verb::Increment => self.increment(command.hash, key, output),
+            Verb::SetMany => {
+                self.set_many(command, input);
                 output.extend_from_slice(b"+OK\r\n");
             }
-            _ => output.extend_from_slice(b"-ERR unknown command or wrong number of arguments\r\n"),
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        if let Some(old) = self.values.get_mut(key) {
-            old.clear();
-            old.extend_from_slice(value);
-        } else {
-            self.values.insert(key.into(), value.to_vec());
+            Verb::Unknown => output.extend_from_slice(UNKNOWN),
         }
     }
 
-    fn increment(&mut self, key: &[u8], output: &mut Vec<u8>) {
-        let old = self.values.get(key).map_or(Some(0), |text| integer(text));
+    /// MSET: its many arguments are read again, as they were found to be whole.
+    fn set_many(&mut self, command: &Command, input: &[u8]) {
+        let mut reader = Reader { bytes: input, at: command.start };
+        let _name = reader.bulk();
+        for _ in 0..command.count / 2 {
+            if let (Ok(key), Ok(value)) = (reader.bulk(), reader.bulk()) {
+                let key = key.of(input);
+                self.values.set(self.values.hash(key), key, value.of(input));
+            }
+        }
+    }
+
+    fn increment(&mut self, hash: u64, key: &[u8], output: &mut Vec<u8>) {
+        let old = self.values.get(hash, key).map_or(Some(0), integer);
         match old.and_then(|old| old.checked_add(1)) {
             Some(new) => {
                 let text = new.to_string();
-                self.set(key, text.as_bytes());
+                self.values.set(hash, key, text.as_bytes());
                 output.push(b':');
                 output.extend_from_slice(text.as_bytes());
                 output.extend_from_slice(b"\r\n");
@@ -124,7 +185,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     /// `*N` or `$N` with its line end.
     fn header(&mut self, mark: u8, max: usize) -> Result<usize, Stop> {
         let rest = &self.bytes[self.at..];
@@ -157,13 +218,13 @@ impl<'a> Reader<'a> {
         Err(Stop::Short)
     }
 
-    fn bulk(&mut self) -> Result<&'a [u8], Stop> {
+    fn bulk(&mut self) -> Result<Span, Stop> {
         let len = self.header(b'$', ARGUMENT_BYTES_MAX)?;
         let bytes = self.bytes;
         let end = self.at + len;
         match bytes.get(end..end + 2) {
             Some(b"\r\n") => {
-                let argument = &bytes[self.at..end];
+                let argument = Span { start: self.at, end };
                 self.at = end + 2;
                 Ok(argument)
             }

@@ -27,6 +27,9 @@ use crate::say;
 /// A server that was less busy than this in a closed loop was not the bottleneck.
 const BUSY_MIN: f64 = 0.9;
 
+/// How many of those are named in a note; all are in the JSON.
+const IDLE_SHOWN: usize = 4;
+
 /// Latencies in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
@@ -187,6 +190,13 @@ impl Report {
         if self.cores.shared {
             notes.push("server and load shared a core: compare with care".to_owned());
         }
+        if self.environment.busy_with_others {
+            notes.push(format!(
+                "other programs were running (load average {}): shares of a core change what a \
+                 wake-up costs, so only ratios mean anything, and those roughly",
+                self.environment.load_average
+            ));
+        }
         let idle = self.lines.iter().filter(|line| {
             line.open_loop_rate.is_none()
                 && line.connections > 1
@@ -199,10 +209,12 @@ impl Report {
             })
             .collect();
         if !idle.is_empty() {
+            let shown = idle[..idle.len().min(IDLE_SHOWN)].join(", ");
             notes.push(format!(
-                "the load, not the server, set the rate where the server was not busy all the \
-                 time: {}; CPU per request is not affected",
-                idle.join(", ")
+                "in {} rows the server was not busy all the time, so that something else set the \
+                 rate: {shown}{}",
+                idle.len(),
+                if idle.len() > IDLE_SHOWN { ", …" } else { "" }
             ));
         }
         notes

@@ -59,6 +59,8 @@ pub(super) struct Epoll {
     /// line has grown since.
     releases_seen: Option<u64>,
     accepts_paused: usize,
+    /// Files that are closed as soon as no helper uses them any more.
+    closing: Vec<OwnedFd>,
 }
 
 impl Epoll {
@@ -81,6 +83,7 @@ impl Epoll {
             paused: VecDeque::new(),
             releases_seen: None,
             accepts_paused: 0,
+            closing: Vec::new(),
         };
         // Edge-triggered, so the counter need not be read.
         this.register(this.event.descriptor(), WAKE)?;
@@ -121,7 +124,8 @@ impl Epoll {
     pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) {
         let op = slots.op(key).expect("an operation is started in a live slot");
         if let Some(call) = FileCall::of(op) {
-            if let Err(errno) = self.offload.submit(key, call) {
+            let descriptor = op.descriptor();
+            if let Err(errno) = self.offload.submit(key, descriptor, call) {
                 slots.complete(key, Err(errno), now);
             }
             return;
@@ -163,7 +167,11 @@ impl Epoll {
             Op::Close { .. } => {
                 if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
                     self.forget(descriptor.as_raw_fd());
-                    calls::close(descriptor);
+                    if self.offload.uses(descriptor.as_raw_fd()) {
+                        self.closing.push(descriptor);
+                    } else {
+                        calls::close(descriptor);
+                    }
                 }
                 slots.complete(key, Ok(Value::Count(0)), now);
             }
@@ -288,6 +296,7 @@ impl Epoll {
     pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
         // SAFETY: `settle` gets the kernel's answer to the operation of that key.
         self.offload.reap(|key, answer| unsafe { settle::settle(slots, key, answer, now) });
+        self.closing.retain(|descriptor| self.offload.uses(descriptor.as_raw_fd()));
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             let (data, ready) = (event.u64, event.events);
@@ -409,6 +418,10 @@ impl Epoll {
     /// Goes on with the streams in line that can: receives once there are buffers and their credit
     /// allows, accepts once somebody waits for them. True if any was looked at.
     fn resume(&mut self, slots: &mut Slots) -> bool {
+        let line_has_grown = self.releases_seen.is_none() && !self.paused.is_empty();
+        if line_has_grown && !self.packer.has_room() {
+            slots.unpin_queued();
+        }
         let releases = Some(self.packer.releases());
         if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
             return false;

@@ -4,6 +4,7 @@
 //! makes its call, as it would while the kernel works on it.
 
 use std::collections::VecDeque;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -12,11 +13,11 @@ use crate::driver::event::EventFd;
 use crate::driver::slots::SlotKey;
 use crate::error::Errno;
 
-type Answer = (SlotKey, Result<u32, Errno>);
+type Answer = (SlotKey, RawFd, Result<u32, Errno>);
 
 #[derive(Default)]
 struct State {
-    calls: VecDeque<(SlotKey, FileCall)>,
+    calls: VecDeque<(SlotKey, RawFd, FileCall)>,
     answers: Vec<Answer>,
     closed: bool,
 }
@@ -35,12 +36,12 @@ impl Desk {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some((key, call)) = state.calls.pop_front() {
+            if let Some((key, descriptor, call)) = state.calls.pop_front() {
                 drop(state);
                 // SAFETY: the slot keeps the operation until the answer has been reaped.
                 let answer = unsafe { call.perform() };
                 state = self.lock();
-                state.answers.push((key, answer));
+                state.answers.push((key, descriptor, answer));
                 self.event.notify();
             } else if state.closed {
                 return;
@@ -57,8 +58,8 @@ pub(super) struct Offload {
     threads_max: usize,
     threads: Vec<thread::JoinHandle<()>>,
     answers: Vec<Answer>,
-    /// Calls whose answers have not been taken.
-    open: usize,
+    /// The descriptors of calls whose answers have not been taken.
+    open: Vec<RawFd>,
 }
 
 impl Offload {
@@ -71,13 +72,18 @@ impl Offload {
             threads_max,
             threads: Vec::new(),
             answers: Vec::new(),
-            open: 0,
+            open: Vec::new(),
         }
     }
 
     /// Hands a call to the helpers. An error if there is no helper and none can be started.
-    pub(super) fn submit(&mut self, key: SlotKey, call: FileCall) -> Result<(), Errno> {
-        if self.threads.len() < self.threads_max && self.open >= self.threads.len() {
+    pub(super) fn submit(
+        &mut self,
+        key: SlotKey,
+        descriptor: RawFd,
+        call: FileCall,
+    ) -> Result<(), Errno> {
+        if self.threads.len() < self.threads_max && self.open.len() >= self.threads.len() {
             let desk = Arc::clone(&self.desk);
             let builder = thread::Builder::new().name("annulus-file".into());
             match builder.spawn(move || desk.work()) {
@@ -86,22 +92,30 @@ impl Offload {
                 Err(_) => {}
             }
         }
-        self.open += 1;
-        self.desk.lock().calls.push_back((key, call));
+        self.open.push(descriptor);
+        self.desk.lock().calls.push_back((key, descriptor, call));
         self.desk.filled.notify_one();
         Ok(())
     }
 
     /// Hands every answer to `settle`.
     pub(super) fn reap(&mut self, mut settle: impl FnMut(SlotKey, Result<u32, Errno>)) {
-        if self.open == 0 {
+        if self.open.is_empty() {
             return;
         }
         std::mem::swap(&mut self.desk.lock().answers, &mut self.answers);
-        self.open -= self.answers.len();
-        for (key, answer) in self.answers.drain(..) {
+        for (key, descriptor, answer) in self.answers.drain(..) {
+            if let Some(place) = self.open.iter().position(|open| *open == descriptor) {
+                self.open.swap_remove(place);
+            }
             settle(key, answer);
         }
+    }
+
+    /// Whether a call on this descriptor has not been answered: then its number must not be given
+    /// up, or the call would reach another file.
+    pub(super) fn uses(&self, descriptor: RawFd) -> bool {
+        self.open.contains(&descriptor)
     }
 }
 

@@ -132,3 +132,9 @@ impl Door {
         if result >= 0 { Ok(()) } else { Err(Errno::last()) }
     }
 }
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

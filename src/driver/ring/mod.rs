@@ -227,6 +227,9 @@ impl Ring {
             Err(Errno(libc::ECANCELED)) => {}
             Err(errno) => {
                 over = true;
+                if let Some(part) = self.buffers.consume(flags, 0) {
+                    self.buffers.finish(&part, flags);
+                }
                 slots.push_event(key, Event::Failed(errno));
             }
         }
@@ -256,6 +259,11 @@ impl Ring {
     /// once there are buffers and their credit allows, accepts once somebody waits for them.
     fn resume(&mut self, slots: &mut Slots) {
         self.buffers.replenish();
+        let line_has_grown = self.releases_seen.is_none() && !self.paused.is_empty();
+        if line_has_grown && self.buffers.offered() == 0 {
+            slots.unpin_queued();
+            self.buffers.replenish();
+        }
         let releases = Some(self.pool.releases());
         if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
             return;

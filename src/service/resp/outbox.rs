@@ -6,6 +6,7 @@
 
 use std::mem;
 
+use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
 use crate::store::{Partition, PartitionId, SlotMap};
 
@@ -86,6 +87,7 @@ fn run_part(command: &Command, call: &mut Call<'_>) {
         Run::Session(_) => unreachable!("a session's command never leaves it"),
     };
     if let Err(refusal) = outcome {
+        metrics::add(Counter::RespErrors, 1);
         call.reply.error(refusal.text());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
 use crate::store::{Home, PartitionId};
 
@@ -413,6 +414,7 @@ impl Turn<'_, '_> {
 
     #[cold]
     fn refuse(&mut self, refusal: &Refusal) {
+        metrics::add(Counter::RespErrors, 1);
         Encoder::new(self.out, self.client.protocol).error(refusal.text());
     }
 }

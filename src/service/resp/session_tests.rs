@@ -234,6 +234,20 @@ fn strangers_may_only_authenticate() {
 }
 
 #[test]
+fn a_request_behind_the_password_is_read_by_the_limits_of_a_friend() {
+    let map = SlotMap::new(1);
+    let settings = RespSettings { password: Some("secret".to_owned()), ..Default::default() };
+    let server = server(map, settings);
+    let (mut session, mut partition, mut out) = (session(&server), Partition::default(), vec![]);
+    let mut home = Home::one(map, PartitionId(0), &mut partition);
+    let long = format!("$20000\r\n{}\r\n", "v".repeat(20_000));
+    let input = format!("AUTH secret\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n{long}GET a\r\n");
+    let advance = session.advance(input.as_bytes(), &mut home, &server, 0, &mut out);
+    assert!(matches!(advance.next, Next::Read));
+    assert_eq!(String::from_utf8_lossy(&out), format!("+OK\r\n+OK\r\n{long}"));
+}
+
+#[test]
 fn a_killed_client_does_nothing_more() {
     let map = SlotMap::new(1);
     let server = server(map, RespSettings::default());
@@ -314,6 +328,34 @@ proptest! {
         });
         prop_assert_eq!(advance.consumed, input.len());
         prop_assert_eq!(one.escape_ascii().to_string(), out.escape_ascii().to_string());
+    }
+
+    #[test]
+    fn cuts_in_the_input_and_full_outputs_make_no_difference(
+        commands in commands(),
+        cut in any::<prop::sample::Index>(),
+        output_bytes_high in 1..200usize,
+    ) {
+        let input = encode(&commands);
+        let whole = Cluster::new(1).ask(&input);
+        let map = SlotMap::new(1);
+        let server = server(map, RespSettings { output_bytes_high, ..Default::default() });
+        let (mut session, mut partition) = (session(&server), Partition::default());
+        let (mut sent, mut pending) = (Vec::new(), Vec::new());
+        let (head, tail) = input.split_at(cut.index(input.len()));
+        for piece in [head, tail] {
+            pending.extend_from_slice(piece);
+            loop {
+                let (mut home, mut out) = (Home::one(map, PartitionId(0), &mut partition), vec![]);
+                let advance = session.advance(&pending, &mut home, &server, 1_000_000, &mut out);
+                pending.drain(..advance.consumed);
+                sent.append(&mut out);
+                if matches!(advance.next, Next::Read) {
+                    break;
+                }
+            }
+        }
+        prop_assert_eq!(whole.escape_ascii().to_string(), sent.escape_ascii().to_string());
     }
 
     #[test]

@@ -1,0 +1,169 @@
+//! The program as its user sees it: floors served, loads checked, mistakes answered.
+//!
+//! Every server here listens on a port of the kernel's choice and is killed when its test ends.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_annulus-bench");
+
+fn run(arguments: &str) -> Output {
+    Command::new(PROGRAM).args(arguments.split(' ')).output().expect("the program starts")
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server child and its address.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &str) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(arguments.split(' '))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let output = child.stdout.take().expect("stdout is piped");
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        let address = line.trim().strip_prefix("listening on ").expect("an address").to_owned();
+        Self { child, address }
+    }
+
+    fn load(&self, arguments: &str) -> Output {
+        run(&format!("load --address {} --warmup 0 --duration 0.2 {arguments}", self.address))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serves_echo(server: &str) {
+    let server = Server::start(server);
+    for load in [
+        "--connections 1 --payload 1",
+        "--connections 8 --pipeline 16 --payload 64",
+        "--connections 4 --pipeline 3 --payload 100000",
+        "--connections 200 --threads 2 --payload 64",
+        "--connections 4 --rate 2000",
+    ] {
+        let output = server.load(&format!("--protocol echo {load}"));
+        assert!(output.status.success(), "{load}: {}", complaint(&output));
+    }
+}
+
+fn serves_resp(server: &str) {
+    let server = Server::start(server);
+    for load in [
+        "--operation ping --connections 2",
+        "--operation get --connections 8 --pipeline 16 --keys 100",
+        "--operation set --connections 8 --pipeline 64 --keys 100 --payload 300",
+        "--operation mixed --connections 2 --pipeline 3 --keys 10 --payload 70000",
+    ] {
+        let output = server.load(&format!("--protocol resp {load}"));
+        assert!(output.status.success(), "{load}: {}", complaint(&output));
+    }
+}
+
+#[test]
+fn the_epoll_floor_serves_echo_and_resp() {
+    serves_echo("floor --engine epoll");
+    serves_resp("floor --engine epoll --protocol resp");
+}
+
+#[test]
+fn the_threads_floor_serves_echo_and_resp() {
+    serves_echo("floor --engine threads");
+    serves_resp("floor --engine threads --protocol resp");
+}
+
+#[test]
+fn the_ring_floor_serves_echo_and_resp_where_io_uring_is_allowed() {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if disabled.is_ok_and(|text| text.trim() == "2") {
+        eprintln!("skipped: io_uring is disabled on this host");
+        return;
+    }
+    serves_echo("floor --engine ring");
+    serves_resp("floor --engine ring --protocol resp");
+}
+
+#[test]
+fn annulus_serves_echo_on_epoll_and_threads() {
+    serves_echo("peer annulus --engine epoll");
+    serves_echo("peer annulus --engine threads");
+}
+
+#[test]
+fn senseless_flags_are_usage_errors() {
+    for (arguments, expected) in [
+        ("load --protocol gopher --address 127.0.0.1:1", "gopher"),
+        ("load --protocol echo --address nowhere", "HOST:PORT"),
+        ("load --protocol echo --address 127.0.0.1:1 --connections 0", "--connections"),
+        ("load --protocol echo --address 127.0.0.1:1 --pipeline 0", "--pipeline"),
+        ("load --protocol echo --address 127.0.0.1:1 --rate 0", "--rate"),
+        ("load --protocol echo --address 127.0.0.1:1 --duration 0", "--duration"),
+        ("load --protocol echo --address 127.0.0.1:1 --cpu 4000", "--cpu 4000"),
+        ("floor --engine steam", "steam"),
+        ("compare --engines steam", "steam"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(complaint(&output).contains(expected), "{arguments}: {}", complaint(&output));
+    }
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn debug_builds_refuse_to_compare() {
+    let output = run("compare");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint(&output).contains("debug build"));
+}
+
+#[test]
+fn an_address_that_refuses_is_named() {
+    let output = run("load --protocol echo --address 127.0.0.1:1 --duration 0.1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaint(&output).contains("cannot connect to 127.0.0.1:1"));
+}
+
+#[test]
+fn a_server_of_another_protocol_is_an_error() {
+    let server = Server::start("floor --engine epoll");
+    let output = server.load("--protocol http --connections 2");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaint(&output).contains("not an HTTP reply"), "{}", complaint(&output));
+}
+
+#[test]
+fn missing_keys_are_wrong_replies() {
+    let server = Server::start("floor --engine epoll --protocol resp");
+    let output = server.load("--protocol resp --operation get --no-prepare --connections 2");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaint(&output).contains("wrong replies"), "{}", complaint(&output));
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_is_an_error() {
+    let mut server = Server::start("floor --engine epoll");
+    let address = server.address.clone();
+    let load = std::thread::spawn(move || {
+        run(&format!("load --protocol echo --address {address} --connections 4 --duration 20"))
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    server.child.kill().expect("it still runs");
+    let output = load.join().expect("no panic");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaint(&output).contains("no connection"), "{}", complaint(&output));
+}
