@@ -1,4 +1,35 @@
 //! annulus: a thread-per-core `io_uring` runtime for Linux.
+//!
+//! Each shard is one pinned thread with one ring, one executor and its own tasks, which need not be
+//! `Send`. The same code runs on epoll and on plain threads ([`Engine`]). A server that echoes, and
+//! a client that asks it once:
+//!
+//! ```
+//! use annulus::{Runtime, net::{TcpListener, TcpStream}, task};
+//!
+//! async fn echo(stream: TcpStream) {
+//!     while let Ok(Some(chunk)) = stream.recv().await {
+//!         if stream.send(chunk).await.is_err() { break }
+//!     }
+//! }
+//!
+//! Runtime::new()?.block_on(async {
+//!     let listener = TcpListener::bind(([127, 0, 0, 1], 0).into())?;
+//!     let client = TcpStream::connect(listener.local_addr()?).await?;
+//!     task::spawn(echo(listener.accept().await?)).detach();
+//!     client.send(b"hello").await?;
+//!     assert_eq!(client.recv().await?.as_deref(), Some(&b"hello"[..]));
+//!     annulus::Result::Ok(())
+//! })?;
+//! # annulus::Result::Ok(())
+//! ```
+//!
+//! A stream belongs to its shard and cannot be taken to another:
+//!
+//! ```compile_fail
+//! fn may_move<T: Send>() {}
+//! may_move::<annulus::net::TcpStream>();
+//! ```
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
