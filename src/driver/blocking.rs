@@ -4,15 +4,15 @@
 //! receive gets one recv(2) in [`Blocking::park`], and nothing else: no readiness, no second call.
 //! Deadlines become the socket's own timeout, and poll(2) is used only while the thread waits for
 //! two things at once. A thread that is blocked in a call is woken by a signal whose handler does
-//! nothing (EINTR); [`Parker`] says how no wake is lost.
+//! nothing (EINTR); [`Bell`] says how no wake is lost.
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Once};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use super::bell::{self, Bell};
 use super::calls::{self, FileCall};
 use super::event::EventFd;
 use super::packer::Packer;
@@ -34,18 +34,9 @@ const TIMEOUT_SLACK: u64 = 4;
 /// waited for in a second call.
 const TIMEOUT_EXACT_NS: u64 = 100_000_000;
 
-/// What the thread does, as [`Parker::unpark`] sees it.
-mod state {
-    pub(super) const RUNNING: u8 = 0;
-    pub(super) const PARKED: u8 = 1;
-    pub(super) const BLOCKED: u8 = 2;
-    pub(super) const POLLING: u8 = 3;
-}
-
 /// Ends the sleep of a thread, in whichever of three ways it sleeps.
 pub(crate) struct Parker {
-    state: AtomicU8,
-    notified: AtomicBool,
+    bell: Bell,
     thread: Thread,
     thread_id: libc::pid_t,
     event: EventFd,
@@ -54,8 +45,7 @@ pub(crate) struct Parker {
 impl Parker {
     fn new() -> Result<Self, Errno> {
         Ok(Self {
-            state: AtomicU8::new(state::RUNNING),
-            notified: AtomicBool::new(false),
+            bell: Bell::new(),
             thread: thread::current(),
             // SAFETY: gettid takes no pointers and cannot fail.
             thread_id: unsafe { libc::gettid() },
@@ -63,28 +53,12 @@ impl Parker {
         })
     }
 
-    /// Announces a way of sleeping. False if a wake came first: then the caller must not sleep.
-    fn begin(&self, how: u8) -> bool {
-        self.state.store(how, Ordering::SeqCst);
-        if self.notified.swap(false, Ordering::SeqCst) {
-            self.state.store(state::RUNNING, Ordering::SeqCst);
-            return false;
-        }
-        true
-    }
-
-    fn end(&self) {
-        self.state.store(state::RUNNING, Ordering::SeqCst);
-        self.notified.store(false, Ordering::SeqCst);
-    }
-
     /// Ends the current sleep, or the next one.
     pub(crate) fn unpark(&self) {
-        self.notified.store(true, Ordering::SeqCst);
-        match self.state.load(Ordering::SeqCst) {
-            state::PARKED => self.thread.unpark(),
-            state::POLLING => self.event.notify(),
-            state::BLOCKED => self.kick(),
+        match self.bell.ring() {
+            bell::PARKED => self.thread.unpark(),
+            bell::POLLING => self.event.notify(),
+            bell::BLOCKED => self.kick(),
             _ => {}
         }
     }
@@ -93,9 +67,7 @@ impl Parker {
     /// begins would not end it, so one may not be enough.
     fn kick(&self) {
         let mut pause = Duration::from_micros(10);
-        while self.notified.load(Ordering::SeqCst)
-            && self.state.load(Ordering::SeqCst) == state::BLOCKED
-        {
+        while self.bell.is_unheard() {
             // SAFETY: tgkill takes no pointers. A thread that has ended meanwhile gives ESRCH.
             unsafe {
                 let process = libc::getpid();
@@ -258,13 +230,13 @@ impl Blocking {
 
     /// Nothing to wait for but a wake or the deadline.
     fn sleep(&self, deadline: Instant) {
-        if self.parker.begin(state::PARKED) {
+        if self.parker.bell.begin(bell::PARKED) {
             match deadline {
                 Instant::NEVER => thread::park(),
                 deadline => thread::park_timeout(deadline.since(clock::now())),
             }
         }
-        self.parker.end();
+        self.parker.bell.end();
     }
 
     /// One operation: its call, in place, blocking until the deadline.
@@ -279,9 +251,9 @@ impl Blocking {
         if !self.limit(socket, option, deadline)? {
             return Ok(());
         }
-        if self.parker.begin(state::BLOCKED) {
+        if self.parker.bell.begin(bell::BLOCKED) {
             let begun = self.call(key, 0, slots);
-            self.parker.end();
+            self.parker.bell.end();
             self.finish(key, begun, slots);
         }
         Ok(())
@@ -346,11 +318,11 @@ impl Blocking {
             Instant::NEVER => None,
             deadline => Some(deadline.nanos_since(clock::now())),
         };
-        if !self.parker.begin(state::POLLING) {
+        if !self.parker.bell.begin(bell::POLLING) {
             return Ok(());
         }
         let polled = calls::poll(&mut descriptors, timeout_ns);
-        self.parker.end();
+        self.parker.bell.end();
         match polled {
             Ok(_) => {}
             Err(Errno(libc::EINTR)) => return Ok(()),

@@ -11,6 +11,7 @@
 //!   [`Unparker`] was used; it may return early for no reason.
 //! - Receives lose nothing: what arrived waits in the stream's slot until it is taken.
 
+mod bell;
 mod blocking;
 mod calls;
 mod choose;

@@ -159,8 +159,7 @@ mod loom_tests {
         loom::model(|| {
             let wakes = loom::sync::Arc::new(AtomicUsize::new(0));
             let count = wakes.clone();
-            let sleeper =
-                Sleeper::new(Box::new(move || drop(count.fetch_add(1, Ordering::Relaxed))));
+            let sleeper = Sleeper::new(Box::new(move || _ = count.fetch_add(1, Ordering::Relaxed)));
             let inbox = Inbox::new(Arc::new(sleeper));
             let sender = {
                 let inbox = Arc::clone(&inbox);
@@ -171,6 +170,44 @@ mod loom_tests {
             sender.join().unwrap();
             // Either the owner saw the message before sleeping, or the sender woke it.
             assert!(seen || wakes.load(Ordering::Relaxed) == 1);
+        });
+    }
+
+    #[test]
+    fn a_message_that_meets_the_close_is_given_back_by_one_side() {
+        loom::model(|| {
+            let inbox = Inbox::new(Arc::new(Sleeper::new(Box::new(|| ()))));
+            let sender = {
+                let inbox = Arc::clone(&inbox);
+                loom::thread::spawn(move || inbox.push(7u32).is_ok())
+            };
+            let left = inbox.close();
+            let is_taken = sender.join().unwrap();
+            assert_eq!(left.len(), usize::from(is_taken));
+        });
+    }
+
+    #[test]
+    fn what_two_threads_send_is_taken_whole() {
+        loom::model(|| {
+            let inbox = Inbox::new(Arc::new(Sleeper::new(Box::new(|| ()))));
+            let senders: Vec<_> = [1u32, 2]
+                .map(|message| {
+                    let inbox = Arc::clone(&inbox);
+                    loom::thread::spawn(move || inbox.push(message).unwrap())
+                })
+                .into();
+            let mut all = Vec::new();
+            let mut taken = Vec::new();
+            inbox.take(&mut taken);
+            all.append(&mut taken);
+            for sender in senders {
+                sender.join().unwrap();
+            }
+            inbox.take(&mut taken);
+            all.append(&mut taken);
+            all.sort_unstable();
+            assert_eq!(all, [1, 2]);
         });
     }
 }

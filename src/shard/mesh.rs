@@ -3,11 +3,24 @@
 //! A lane belongs to its receiver ([`super::remote::Remote`]) and has one sender, so a busy shard
 //! cannot crowd out another. A full lane makes the sender wait; nothing is dropped.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering, fence},
+};
 use std::task::Waker;
 
+#[cfg(not(loom))]
 use crossbeam_queue::ArrayQueue;
+#[cfg(loom)]
+use loom::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering, fence},
+};
+
+#[cfg(loom)]
+use self::loom_tests::ArrayQueue;
 
 use crate::limits;
 
@@ -61,7 +74,87 @@ impl Lane {
     }
 }
 
-#[cfg(test)]
+#[cfg(loom)]
+mod loom_tests {
+    use std::collections::VecDeque;
+
+    use loom::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Stands for the queue, which is not what is checked: a queue of one place that promises
+    /// nothing about what its callers see of each other besides.
+    pub(super) struct ArrayQueue<T> {
+        length: AtomicUsize,
+        items: std::sync::Mutex<VecDeque<T>>,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub(super) fn new(_: usize) -> Self {
+            Self { length: AtomicUsize::new(0), items: std::sync::Mutex::default() }
+        }
+
+        pub(super) fn push(&self, item: T) -> Result<(), T> {
+            if self.length.load(Ordering::Relaxed) == 1 {
+                return Err(item);
+            }
+            self.items.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
+            self.length.store(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        pub(super) fn pop(&self) -> Option<T> {
+            let item = self.items.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+            self.length.store(0, Ordering::Relaxed);
+            Some(item)
+        }
+    }
+
+    /// A thread that sleeps until it is woken: the checker's own parking keeps no token.
+    #[cfg(test)]
+    #[derive(Default)]
+    struct Sleep {
+        is_woken: Mutex<bool>,
+        woken: loom::sync::Condvar,
+    }
+
+    #[cfg(test)]
+    impl std::task::Wake for Sleep {
+        fn wake(self: std::sync::Arc<Self>) {
+            *self.is_woken.lock().unwrap() = true;
+            self.woken.notify_one();
+        }
+    }
+
+    #[test]
+    fn a_sender_that_waits_for_room_is_told() {
+        loom::model(|| {
+            let lane = loom::sync::Arc::new(Lane::new());
+            assert!(lane.push(Box::new(|| ())).is_ok());
+            let taker = {
+                let lane = loom::sync::Arc::clone(&lane);
+                loom::thread::spawn(move || assert!(lane.pop().is_some()))
+            };
+            // As `Remote::send` does it: try, leave a waker, try once more, sleep.
+            let sleep = std::sync::Arc::new(Sleep::default());
+            let waker = Waker::from(std::sync::Arc::clone(&sleep));
+            let mut job: Job = Box::new(|| ());
+            loop {
+                let Err(full) = lane.push(job) else { break };
+                lane.wait(&waker);
+                let Err(full) = lane.push(full) else { break };
+                job = full;
+                let mut is_woken = sleep.is_woken.lock().unwrap();
+                while !std::mem::take(&mut *is_woken) {
+                    is_woken = sleep.woken.wait(is_woken).unwrap();
+                }
+            }
+            taker.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
