@@ -7,7 +7,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::future::{Future, poll_fn};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -186,10 +186,10 @@ fn fifo(name: &str) -> PathBuf {
 }
 
 /// Shuts a runtime down while it opens a FIFO, which waits for a writer.
-fn end_while_opening(engine: Engine, path: &PathBuf) -> Option<ShutdownReport> {
+fn end_while_opening(engine: Engine, path: &Path) -> Option<ShutdownReport> {
     let runtime = runtime(engine, Duration::from_millis(200))?;
     runtime.block_on(async {
-        let path = path.clone();
+        let path = path.to_owned();
         task::spawn(async move { File::open(path).await.map(drop) }).detach();
         time::sleep(Duration::from_millis(20)).await;
     });

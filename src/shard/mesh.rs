@@ -20,7 +20,7 @@ use loom::sync::{
 };
 
 #[cfg(loom)]
-use self::loom_tests::ArrayQueue;
+use self::stand_in::ArrayQueue;
 
 use crate::limits;
 
@@ -75,7 +75,7 @@ impl Lane {
 }
 
 #[cfg(loom)]
-mod loom_tests {
+mod stand_in {
     use std::collections::VecDeque;
 
     use loom::sync::atomic::AtomicUsize;
@@ -109,16 +109,19 @@ mod loom_tests {
             Some(item)
         }
     }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
 
     /// A thread that sleeps until it is woken: the checker's own parking keeps no token.
-    #[cfg(test)]
     #[derive(Default)]
     struct Sleep {
         is_woken: Mutex<bool>,
         woken: loom::sync::Condvar,
     }
 
-    #[cfg(test)]
     impl std::task::Wake for Sleep {
         fn wake(self: std::sync::Arc<Self>) {
             *self.is_woken.lock().unwrap() = true;

@@ -146,7 +146,8 @@ fn a_connection_that_holds_its_credit_leaves_buffers_for_others(engine: Engine) 
         let (greedy, mut flood) = pair().await;
         let flooding = thread::spawn(move || {
             // Ends with an error when the other end is dropped.
-            while flood.write_all(&[1; 50_000]).is_ok() {}
+            let bytes = vec![1; 50_000];
+            while flood.write_all(&bytes).is_ok() {}
         });
         let hoard: Rc<RefCell<Vec<Lease>>> = Rc::default();
         let leases = Rc::clone(&hoard);

@@ -32,7 +32,7 @@ fn a_closure_runs_elsewhere_and_its_value_comes_back(engine: Engine) {
 fn a_panic_comes_back_as_an_error_and_the_pool_lives_on(engine: Engine) {
     run(engine, async {
         for _ in 0..3 {
-            let error = cpu::run(|| panic!("on purpose")).await.map(|()| ()).unwrap_err();
+            let error = cpu::run(|| panic!("on purpose")).await.unwrap_err();
             assert!(error.is_panicked(), "{error}");
             assert_eq!(cpu::run(|| 7).await.unwrap(), 7);
         }

@@ -213,7 +213,7 @@ async fn accept_until_drained<F, Fut>(
         match listener.accept().await {
             Ok(stream) => {
                 let serve = serve.clone();
-                serve_connection("served", stream, move |stream| serve(stream)).unwrap();
+                serve_connection("served", stream, serve).unwrap();
             }
             Err(error) if error.is_closed() => break,
             Err(error) => panic!("{error}"),

@@ -113,9 +113,9 @@ fn a_panic_on_another_shard_comes_back_as_an_error(engine: Engine) {
     run_with(builder(engine).shards(2), async {
         let there = shard(ShardId(1));
         for _ in 0..3 {
-            let error = there.call(|| panic!("in a call")).await.map(|()| ()).unwrap_err();
+            let error = there.call(|| panic!("in a call")).await.unwrap_err();
             assert!(error.is_panicked(), "{error}");
-            let error = there.submit(|| async { panic!("in a future") }).await.map(|()| ());
+            let error = there.submit(|| async { panic!("in a future") }).await;
             assert!(error.unwrap_err().is_panicked());
             let closure = || -> std::future::Ready<()> { panic!("in a closure") };
             assert!(there.submit(closure).await.unwrap_err().is_panicked());
@@ -153,7 +153,7 @@ fn a_thread_outside_may_submit_and_wait(engine: Engine) {
     for number in 0..300 {
         assert_eq!(wait_for(there.submit(move || async move { number })).unwrap(), number);
     }
-    let error = wait_for(there.call(|| panic!("on purpose"))).map(|()| ()).unwrap_err();
+    let error = wait_for(there.call(|| panic!("on purpose"))).unwrap_err();
     assert!(error.is_panicked());
 }
 

@@ -159,7 +159,7 @@ fn a_panic_reaches_whoever_joins_and_nobody_else(engine: Engine) {
             5
         });
         let purpose = String::from("purpose");
-        let error = task::spawn(async move { panic!("on {purpose}") }).await.map(|()| ());
+        let error = task::spawn(async move { panic!("on {purpose}") }).await;
         let error = error.unwrap_err();
         assert!(error.is_panic());
         assert_eq!(error.to_string(), "the task panicked: on purpose");
