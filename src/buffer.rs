@@ -156,6 +156,11 @@ impl Credit {
         self.held.get() >= self.limit
     }
 
+    /// Bytes that are left of the credit.
+    pub(crate) fn left(&self) -> u32 {
+        self.limit.saturating_sub(self.held.get())
+    }
+
     /// Leases `length` bytes at `offset` of a buffer that the caller holds.
     pub(crate) fn lease(self: &Rc<Self>, id: BufferId, offset: u32, length: u32) -> Lease {
         assert!(offset.checked_add(length).is_some_and(|end| end <= self.pool.size));

@@ -45,6 +45,8 @@ pub(super) struct Ring {
     releases_seen: Option<u64>,
     /// Accepts in line: what they wait for is not a release, so they are looked at every time.
     accepts_paused: usize,
+    /// Whether receives are told how much to receive at most. Until the kernel refuses it.
+    is_bounding: bool,
     door: Door,
     given: Given,
 }
@@ -67,6 +69,7 @@ impl Ring {
             paused: VecDeque::new(),
             releases_seen: None,
             accepts_paused: 0,
+            is_bounding: true,
             door,
             given,
         };
@@ -93,7 +96,14 @@ impl Ring {
     /// Queues the entry of a multishot operation.
     pub(super) fn arm(&mut self, key: SlotKey, slots: &mut Slots) {
         slots.set_arm(key, Arm::Armed);
-        self.start(key, slots);
+        let op = slots.op(key).expect("a stream is armed in a live slot");
+        let mut entry = entry::entry(op).user_data(key.to_user_data());
+        if self.is_bounding
+            && let Some(credit) = slots.credit(key)
+        {
+            bound(&mut entry, credit.left());
+        }
+        self.push(entry);
     }
 
     pub(super) fn cancel(&mut self, key: SlotKey, _slots: &mut Slots) {
@@ -224,6 +234,10 @@ impl Ring {
                 }
             }
             Err(Errno(libc::ENOBUFS)) => metrics::add(Counter::BufferWaits, 1),
+            Err(Errno(libc::EINVAL)) if self.is_bounding => {
+                tracing::debug!("receives end by cancel only, not by themselves (Linux 6.17)");
+                self.is_bounding = false;
+            }
             Err(Errno(libc::ECANCELED)) => {}
             Err(errno) => {
                 over = true;
@@ -318,6 +332,17 @@ impl Ring {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Lets a multishot receive end by itself after `bytes`. Without it the kernel goes on for up to 32
+/// receives before the driver can see that the credit is spent (`optlen` of <linux/io_uring.h>,
+/// Linux 6.17, which the `io-uring` crate does not know).
+fn bound(entry: &mut Entry, bytes: u32) {
+    const OPTLEN_OFFSET: usize = 44;
+    const { assert!(size_of::<Entry>() == 64) };
+    // SAFETY: an entry is the kernel's structure, 64 bytes of plain integers; the four bytes at 44
+    // are one of them, aligned, and borrowed with the entry.
+    unsafe { std::ptr::from_mut(entry).byte_add(OPTLEN_OFFSET).cast::<u32>().write(bytes) };
 }
 
 impl Drop for Ring {
