@@ -21,6 +21,7 @@ use super::{Wait, settle};
 use crate::buffer::Pool;
 use crate::clock::{self, Instant};
 use crate::error::Errno;
+use crate::metrics::{self, Counter};
 use crate::op::{Event, Op, Value};
 
 /// The signal that ends a blocked call. Ignored by default, so one that comes late does no harm.
@@ -343,6 +344,7 @@ impl Blocking {
     /// Makes the call of an operation.
     fn call(&mut self, key: SlotKey, flags: i32, slots: &mut Slots) -> Called {
         let Some(op) = slots.op(key) else { return Called::Gone };
+        metrics::add(Counter::DriverEnters, 1);
         match op {
             Op::Receive { socket } => {
                 let Some((start, length)) = self.packer.room() else { return Called::Gone };

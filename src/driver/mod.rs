@@ -37,6 +37,7 @@ use crate::buffer::{Credit, Pool};
 use crate::clock::{self, Instant};
 use crate::error::Errno;
 use crate::limits;
+use crate::metrics::{self, Counter};
 use crate::op::{Direction, Event, Op, Outcome};
 
 /// Performs the operations of one shard. Not `Send`: a ring has one issuer.
@@ -107,6 +108,7 @@ impl Driver {
     /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
         let key = self.slots.insert(op, now).ok_or(Errno(libc::ENFILE))?;
+        metrics::add(Counter::Operations, 1);
         match &mut *self.backend {
             Backend::Ring(ring) => ring.start(key, &mut self.slots),
             Backend::Epoll(epoll) => epoll.start(key, &mut self.slots, now),

@@ -5,6 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use super::slots::{SlotKey, Slots};
 use crate::clock::Instant;
 use crate::error::Errno;
+use crate::metrics::{self, Counter};
 use crate::op::{Op, Value};
 
 /// Completes a one-shot operation other than a send, which may have a rest.
@@ -43,6 +44,9 @@ pub(super) fn sent(
     step: Result<u32, Errno>,
     now: Instant,
 ) -> bool {
+    if let Ok(step) = step {
+        metrics::add(Counter::BytesSent, u64::from(step));
+    }
     let total = match (slots.op(key), step) {
         (None, _) => return false,
         (Some(Op::Send { payload, sent, .. }), Ok(step)) => {

@@ -23,7 +23,7 @@ use crate::buffer::Credit;
 use crate::clock::Instant;
 use crate::error::Errno;
 use crate::limits;
-use crate::metrics;
+use crate::metrics::{self, Counter};
 use crate::op::{Event, Op, Outcome, Value};
 
 /// Names a slot and the life it is in. Travels through the kernel as `user_data`.
@@ -192,6 +192,9 @@ impl Slots {
             State::InFlight { waker } => {
                 let waker = waker.take();
                 metrics::record(slot.op.measure(), now.nanos_since(slot.submitted));
+                if result.is_err() {
+                    metrics::add(Counter::OperationErrors, 1);
+                }
                 slot.state = State::Ready(result);
                 if let Some(waker) = waker {
                     waker.wake();
@@ -231,6 +234,12 @@ impl Slots {
                 let ends = matches!(event, Event::End | Event::Failed(_));
                 if ends && std::mem::replace(&mut stream.over, is_receive) {
                     return;
+                }
+                match &event {
+                    Event::Chunk(chunk) => metrics::add(Counter::BytesReceived, chunk.len() as u64),
+                    Event::Accepted(_) => metrics::add(Counter::ConnectionsAccepted, 1),
+                    Event::Failed(_) => metrics::add(Counter::OperationErrors, 1),
+                    Event::End => {}
                 }
                 stream.events.push_back(event);
                 if std::mem::take(&mut stream.waiting)

@@ -119,6 +119,11 @@ impl Executor {
         }
     }
 
+    /// The turn's time, or the end of the last poll where that is later.
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
     /// Sets the turn's time.
     pub(crate) fn set_now(&self, now: Instant) {
         self.now.set(now);
@@ -149,6 +154,7 @@ impl Executor {
         self.now.set(after);
         let nanos = after.nanos_since(before);
         metrics::record(Measure::Poll, nanos);
+        metrics::add(Counter::Polls, 1);
         self.queue.borrow_mut().charge(class, nanos);
         if nanos >= limits::SLOW_POLL_NS {
             metrics::add(Counter::SlowPolls, 1);

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
 use crate::limits;
+use crate::metrics::{self, Counter};
 use crate::op::{self, Direction, Event, Message, Op, SocketOptions};
 use crate::shard::completion::{Completion, Home, Stream};
 use crate::shard::connections::{ConnectionHandle, Entry, Kind};
@@ -152,6 +153,7 @@ impl Drop for Connection {
         drop(self.receiver.take());
         drop(self.entry.take());
         if let Some(descriptor) = self.socket.take() {
+            metrics::add(Counter::ConnectionsClosed, 1);
             self.home.detach(Op::Close { descriptor });
         }
     }

@@ -61,7 +61,6 @@ pub(crate) struct Shard {
     /// Wakes the future that `block_on` drives beside the tasks.
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
-    now: Cell<Instant>,
     slice_end: Cell<Instant>,
 }
 
@@ -112,7 +111,6 @@ impl Shard {
             }),
             sleeper,
             wakes,
-            now: Cell::new(now),
             slice_end: Cell::new(now),
         }))
     }
@@ -132,7 +130,7 @@ impl Shard {
 
     /// The turn's time.
     pub(crate) fn now(&self) -> Instant {
-        self.now.get()
+        self.executor.now()
     }
 
     /// Turns until `future` ends; it is polled between turns.
@@ -144,7 +142,7 @@ impl Shard {
         loop {
             if self.main.woken.swap(false, Ordering::AcqRel) {
                 // The turn before may have slept since it read the clock.
-                self.set_now(clock::now());
+                self.executor.set_now(clock::now());
                 if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                     return value;
                 }
@@ -168,13 +166,8 @@ impl Shard {
 
     fn begin_turn(&self) -> Instant {
         let now = clock::now();
-        self.set_now(now);
-        now
-    }
-
-    fn set_now(&self, now: Instant) {
-        self.now.set(now);
         self.executor.set_now(now);
+        now
     }
 
     /// Drains completions into slots; tasks are only put on the run queue.
@@ -201,7 +194,6 @@ impl Shard {
     }
 
     fn end_turn(&self, start: Instant, end: Instant) {
-        self.now.set(end);
         metrics::record(Measure::Turn, end.nanos_since(start));
         metrics::add(Counter::Turns, 1);
         self.recorder.flush();

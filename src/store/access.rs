@@ -98,8 +98,12 @@ impl Store {
     pub fn visit<R>(&self, visit: impl FnOnce(&mut Home<'_>) -> R) -> R {
         match &self.holding {
             Holding::Owned(owned) => {
-                let reach = Reach::One(owned.id, &mut owned.partition.borrow_mut());
-                visit(&mut Home { map: self.map, reach })
+                let mut partition = owned.partition.borrow_mut();
+                let before = partition.stats;
+                let reach = Reach::One(owned.id, &mut partition);
+                let result = visit(&mut Home { map: self.map, reach });
+                partition.stats.report_since(before);
+                result
             }
             Holding::Locked(partitions) => {
                 visit(&mut Home { map: self.map, reach: Reach::All(partitions) })
@@ -159,7 +163,13 @@ impl<'a> Home<'a> {
                 assert!(*own == id, "the partition is within reach");
                 work(partition)
             }
-            Reach::All(partitions) => work(&mut lock(&partitions[id.index()])),
+            Reach::All(partitions) => {
+                let mut partition = lock(&partitions[id.index()]);
+                let before = partition.stats;
+                let result = work(&mut partition);
+                partition.stats.report_since(before);
+                result
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariant: counters only grow, except by `CONFIG RESETSTAT`.
 
+use crate::metrics::{self, Counter};
+
 /// Counters of one partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -14,6 +16,16 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Tells the metrics what was counted since `before`.
+    pub(super) fn report_since(&self, before: Self) {
+        if *self == before {
+            return;
+        }
+        metrics::add(Counter::KeyspaceHits, self.hits.saturating_sub(before.hits));
+        metrics::add(Counter::KeyspaceMisses, self.misses.saturating_sub(before.misses));
+        metrics::add(Counter::KeysExpired, self.expired.saturating_sub(before.expired));
+    }
+
     /// Adds the counters of `other`.
     pub fn add(&mut self, other: Self) {
         self.hits += other.hits;

@@ -467,6 +467,7 @@ impl Epoll {
     }
 
     fn wait(&mut self, timeout_ns: Option<u64>) -> Result<(), Errno> {
+        metrics::add(Counter::DriverEnters, 1);
         let timeout = timeout_ns.map(|nanos| libc::timespec {
             tv_sec: (nanos / 1_000_000_000) as i64,
             tv_nsec: (nanos % 1_000_000_000) as i64,

@@ -325,6 +325,7 @@ impl Ring {
     }
 
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), Errno> {
+        metrics::add(Counter::DriverEnters, 1);
         let queued = self.ring.submission().len() as u32;
         match self.door.enter(queued, want, timeout) {
             // EBUSY and EAGAIN: completions must be reaped first, which the next turn does.
