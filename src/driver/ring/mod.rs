@@ -32,6 +32,9 @@ use crate::limits;
 use crate::metrics::{self, Counter};
 use crate::op::{Event, Op, Value};
 
+/// Room for streams in line from the start, so that a request on the way does not pay for it.
+const PAUSED_COUNT: usize = 256;
+
 pub(super) struct Ring {
     /// Dropped by hand, before the buffer ring that the kernel reads.
     ring: ManuallyDrop<IoUring>,
@@ -66,7 +69,7 @@ impl Ring {
             buffers: ManuallyDrop::new(buffers),
             pool: Rc::clone(pool),
             event: Arc::new(EventFd::new()?),
-            paused: VecDeque::new(),
+            paused: VecDeque::with_capacity(PAUSED_COUNT),
             releases_seen: None,
             accepts_paused: 0,
             is_bounding: true,
