@@ -241,7 +241,9 @@ impl Counter {
             Self::OperationErrors => ("operation_errors", "Operations that ended with an error."),
             Self::BufferWaits => ("buffer_waits", "Receives that waited for a pool buffer."),
             Self::ConnectionsAccepted => ("connections_accepted", "Connections accepted."),
-            Self::ConnectionsClosed => ("connections_closed", "Connections closed, accepted ones and others."),
+            Self::ConnectionsClosed => {
+                ("connections_closed", "Connections closed, accepted ones and others.")
+            }
             Self::BytesReceived => ("bytes_received", "Bytes received from sockets."),
             Self::BytesSent => ("bytes_sent", "Bytes sent to sockets."),
             Self::TasksSpawned => ("tasks_spawned", "Tasks spawned."),
