@@ -144,8 +144,8 @@ impl Blocking {
         }
         match op {
             Op::Shutdown { socket, how } => {
-                super::shut_down_socket(*socket, *how);
-                slots.complete(key, Ok(Value::Count(0)), clock::now());
+                let result = calls::shutdown(*socket, *how);
+                slots.complete(key, result.map(Value::Count), clock::now());
             }
             Op::Close { .. } => {
                 if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {

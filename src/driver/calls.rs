@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use crate::error::Errno;
 use crate::limits;
-use crate::op::{Op, OpenHow};
+use crate::op::{Direction, Op, OpenHow};
 
 fn check(result: isize) -> Result<u32, Errno> {
     if result >= 0 { Ok(result as u32) } else { Err(Errno::last()) }
@@ -85,6 +85,12 @@ pub(super) fn connect(socket: RawFd, address: &socket2::SockAddr) -> Result<u32,
     // SAFETY: the address is valid for its length during the call.
     let result = unsafe { libc::connect(socket, address.as_ptr().cast(), address.len()) };
     check(result as isize)
+}
+
+/// shutdown(2).
+pub(super) fn shutdown(socket: RawFd, direction: Direction) -> Result<u32, Errno> {
+    // SAFETY: shutdown takes no pointers.
+    check(unsafe { libc::shutdown(socket, direction.as_raw()) } as isize)
 }
 
 /// How a connect that was in progress has ended (SO_ERROR, socket(7)).

@@ -260,8 +260,7 @@ impl Drop for Driver {
 /// Ends one or both directions of a socket (shutdown(2)), from any thread. A socket that is not
 /// connected any more needs no ending, so there is nothing to report.
 pub(crate) fn shut_down_socket(socket: RawFd, direction: Direction) {
-    // SAFETY: shutdown takes no pointers; the caller keeps the descriptor open meanwhile.
-    unsafe { libc::shutdown(socket, direction.as_raw()) };
+    let _ = calls::shutdown(socket, direction);
 }
 
 /// Ends a park of one shard from any thread.

@@ -17,6 +17,7 @@ use crate::harness::{
 on_every_engine!(
     an_exhausted_pool_loses_nothing_and_recovers,
     one_small_buffer_is_enough_to_go_on,
+    chunks_that_nobody_takes_leave_the_pool_to_others,
     a_small_pool_serves_many_connections,
     a_flood_that_nobody_receives_is_bounded_and_complete,
     a_connection_that_holds_its_credit_leaves_buffers_for_others,
@@ -73,6 +74,25 @@ fn one_small_buffer_is_enough_to_go_on(engine: Engine) {
         }
         assert_eq!(receive_exactly(&one, 35_000).await, pattern(0, 35_000));
         assert_eq!(other.await.unwrap(), pattern(0, 45_000));
+    });
+}
+
+fn chunks_that_nobody_takes_leave_the_pool_to_others(engine: Engine) {
+    run_with(builder(engine).buffers(1, 1024), async {
+        let (one, mut one_peer) = pair().await;
+        let (other, mut other_peer) = pair().await;
+        for (stream, peer) in [(&one, &mut one_peer), (&other, &mut other_peer)] {
+            peer.write_all(b"x").unwrap();
+            assert_eq!(receive_exactly(stream, 1).await, b"x");
+        }
+        for round in 0..20 {
+            // What comes first is taken last, and there is one buffer.
+            other_peer.write_all(&pattern(round, 1000)).unwrap();
+            time::sleep(Duration::from_millis(2)).await;
+            one_peer.write_all(&pattern(round, 700)).unwrap();
+            assert_eq!(receive_exactly(&one, 700).await, pattern(round, 700));
+            assert_eq!(receive_exactly(&other, 1000).await, pattern(round, 1000));
+        }
     });
 }
 

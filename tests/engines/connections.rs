@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use annulus::net::{TcpListener, TcpStream};
@@ -18,6 +20,7 @@ on_every_engine!(
     accepted_connections_come_in_order_with_their_addresses,
     an_accepted_connection_has_nodelay_and_what_was_asked_for,
     a_listener_takes_over_a_socket_of_the_standard_library,
+    shards_may_share_a_listener,
     a_refused_connect_says_whereto,
     after_a_refused_connect_its_descriptor_number_is_of_use_again,
     after_a_cancelled_connect_its_descriptor_number_is_of_use_again,
@@ -72,6 +75,44 @@ fn a_listener_takes_over_a_socket_of_the_standard_library(engine: Engine) {
         peer.write_all(b"hello").unwrap();
         assert_eq!(receive_exactly(&stream, 5).await, b"hello");
     });
+}
+
+fn shards_may_share_a_listener(engine: Engine) {
+    let runtime = builder(engine).shards(3).build().unwrap();
+    let socket = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let (count, socket) = (Arc::clone(&accepted), Arc::new(socket));
+    let peers = std::thread::spawn(move || {
+        (0..60).map(|_| connect(address)).inspect(|_| std::thread::yield_now()).collect::<Vec<_>>()
+    });
+    runtime
+        .run_on_all(move |_| {
+            let (count, socket) = (Arc::clone(&count), socket.try_clone().unwrap());
+            async move {
+                // Something else is waited for as well.
+                let (idle, _peer) = pair().await;
+                let waiting = task::spawn(async move { idle.recv().await.map(drop) });
+                let listener = TcpListener::from_std(socket).unwrap();
+                let accepting = {
+                    let count = Arc::clone(&count);
+                    task::spawn(async move {
+                        loop {
+                            drop(listener.accept().await.unwrap());
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                    })
+                };
+                let all = || count.load(Ordering::Relaxed) == 60;
+                eventually_here("each is accepted by one of them", all).await;
+                assert!(accepting.abort());
+                assert!(waiting.abort());
+            }
+        })
+        .unwrap();
+    assert!(runtime.shut_down().leaked.is_empty());
+    drop(peers.join().unwrap());
+    assert_eq!(accepted.load(Ordering::Relaxed), 60);
 }
 
 fn a_refused_connect_says_whereto(engine: Engine) {

@@ -20,6 +20,7 @@ on_every_engine!(
     both_ends_may_finish_in_any_order,
     the_end_of_a_stream_stays_its_end,
     a_reset_by_the_peer_is_an_error_and_not_an_end,
+    a_shutdown_after_a_reset_is_an_error,
     a_slow_reader_gets_every_byte,
     a_slow_writer_is_heard_and_keeps_nobody_waiting,
     single_bytes_arrive_one_by_one,
@@ -119,6 +120,17 @@ fn a_reset_by_the_peer_is_an_error_and_not_an_end(engine: Engine) {
         let error = stream.send(b"too late").await.unwrap_err();
         assert!(error.is_disconnected(), "{error}");
         assert_eq!(error.to_string(), "sending: Broken pipe (os error 32)");
+    });
+}
+
+fn a_shutdown_after_a_reset_is_an_error(engine: Engine) {
+    run(engine, async {
+        let (stream, peer) = pair().await;
+        reset(peer);
+        assert!(stream.recv().await.is_err());
+        let error = stream.shutdown(Direction::Write).await.unwrap_err();
+        assert!(error.is_disconnected(), "{error}");
+        assert!(error.to_string().starts_with("shutting down a socket: "), "{error}");
     });
 }
 

@@ -161,8 +161,8 @@ impl Epoll {
                 }
             }
             Op::Shutdown { socket, how } => {
-                super::shut_down_socket(*socket, *how);
-                slots.complete(key, Ok(Value::Count(0)), now);
+                let result = calls::shutdown(*socket, *how);
+                slots.complete(key, result.map(Value::Count), now);
             }
             Op::Close { .. } => {
                 if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
