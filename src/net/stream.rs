@@ -305,7 +305,8 @@ impl UnixStream {
     /// Connects to the socket at `path`.
     ///
     /// # Errors
-    /// The errors of connect(2).
+    /// The errors of connect(2): EAGAIN among them while the listener's backlog is full, for which
+    /// there is no readiness to wait for; only the ring waits.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
         let making = |error| Error::io("making a socket", Errno::from_io(&error));
         let address = SockAddr::unix(path).map_err(making)?;

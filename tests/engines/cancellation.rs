@@ -131,6 +131,8 @@ fn a_receive_given_up_at_any_stage_leaves_nothing_and_loses_nothing(engine: Engi
         }
         received.extend(receive_exactly(&stream, sent - received.len()).await);
         assert_eq!(received, pattern(0, sent));
+        let (direct, _peer) = pair().await;
+        at_every_stage("recv_into", || direct.recv_into(Vec::with_capacity(1000))).await;
         pool_is_whole().await;
         // With the stream itself, at every stage.
         let before = quiet().await;

@@ -31,6 +31,8 @@ on_every_engine!(
     a_vectored_send_is_continued_over_partial_writes,
     a_vectored_send_has_a_limit_and_may_be_empty,
     a_stream_sends_and_receives_at_once,
+    a_receive_into_a_buffer_appends_until_the_end,
+    a_receive_into_a_buffer_does_not_mix_with_the_other,
     bytes_that_came_before_the_first_receive_are_there,
 );
 
@@ -349,6 +351,42 @@ fn a_stream_sends_and_receives_at_once(engine: Engine) {
         sending.await.unwrap().unwrap();
         writing.join().unwrap();
         assert!(reading.join().unwrap(), "the bytes differ at the peer");
+    });
+}
+
+fn a_receive_into_a_buffer_appends_until_the_end(engine: Engine) {
+    run(engine, async {
+        let (stream, mut peer) = pair().await;
+        let writer = thread::spawn(move || {
+            for piece in pattern(0, 100_000).chunks(777) {
+                peer.write_all(piece).unwrap();
+            }
+        });
+        let mut received = Vec::with_capacity(200_000);
+        loop {
+            let before = received.len();
+            received = stream.recv_into(received).await.unwrap().into_vec();
+            if received.len() == before {
+                break;
+            }
+        }
+        assert!(received == pattern(0, 100_000), "the bytes differ");
+        writer.join().unwrap();
+        assert!(stream.recv_into(Vec::with_capacity(10)).await.unwrap().is_empty());
+    });
+}
+
+fn a_receive_into_a_buffer_does_not_mix_with_the_other(engine: Engine) {
+    run(engine, async {
+        let (stream, mut peer) = pair().await;
+        peer.write_all(b"x").unwrap();
+        assert!(stream.recv().await.unwrap().is_some());
+        let error = stream.recv_into(Vec::with_capacity(10)).await.unwrap_err();
+        assert!(error.is_config(), "{error}");
+        let (stream, peer) = pair().await;
+        reset(peer);
+        let error = stream.recv_into(Vec::with_capacity(10)).await.unwrap_err();
+        assert!(error.is_disconnected(), "{error}");
     });
 }
 
