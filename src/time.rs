@@ -125,3 +125,39 @@ impl fmt::Display for Elapsed {
 }
 
 impl std::error::Error for Elapsed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Runtime;
+
+    fn armed() -> usize {
+        context::with(|shard| shard.timers.borrow().armed())
+    }
+
+    #[test]
+    fn a_sleep_that_is_dropped_frees_its_timer() {
+        let runtime = Runtime::builder().shards(1).build().unwrap();
+        let far = Duration::from_secs(3600);
+        let left = runtime.block_on(async {
+            let before = armed();
+            for _ in 0..100 {
+                assert!(timeout(Duration::ZERO, sleep(far)).await.is_err());
+                assert_eq!(timeout(far, crate::task::yield_now()).await, Ok(()));
+            }
+            let sleeping = crate::task::spawn(sleep(far));
+            crate::task::yield_now().await;
+            assert_eq!(armed(), before + 1);
+            assert!(sleeping.abort());
+            assert!(sleeping.await.is_err());
+            assert_eq!(armed(), before);
+            // Dropped where no shard runs, it finds its own.
+            let mut left = Box::pin(sleep(far));
+            assert!(timeout(Duration::ZERO, left.as_mut()).await.is_err());
+            left
+        });
+        assert_eq!(runtime.block_on(async { armed() }), 1);
+        drop(left);
+        assert_eq!(runtime.block_on(async { armed() }), 0);
+    }
+}

@@ -4,14 +4,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::time::Duration;
 
-use annulus::{Engine, task};
+use annulus::{Engine, task, time};
 
-use crate::harness::{Server, builder, descriptors, echo, eventually, pair, pattern, reset};
+use crate::harness::{
+    Server, builder, descriptors, echo, eventually, pair, pattern, receive_exactly, reset, run_with,
+};
 
 on_every_engine!(
     alone: two_thousand_connections_are_served_at_once,
     five_thousand_connections_one_after_another_leave_nothing_behind,
     a_runtime_leaves_no_descriptor_and_no_thread,
+    more_operations_than_a_ring_has_entries_are_all_performed,
 );
 
 /// Raises the soft limit of descriptors as far as it goes.
@@ -120,4 +123,36 @@ fn a_runtime_leaves_no_descriptor_and_no_thread(engine: Engine) {
     }
     eventually("no descriptor is left", || descriptors() <= descriptors_before);
     eventually("no thread is left", || threads() <= threads_before);
+}
+
+fn more_operations_than_a_ring_has_entries_are_all_performed(engine: Engine) {
+    let scratch = crate::harness::Scratch::new();
+    let path = scratch.file("data");
+    std::fs::write(&path, pattern(0, 10_000)).unwrap();
+    // The smallest ring: its queues fill up in every turn.
+    run_with(builder(engine).ring_entries(1), async move {
+        let mut tasks = Vec::new();
+        for number in 0..300 {
+            let (stream, mut peer) = pair().await;
+            peer.write_all(&pattern(number, 3000)).unwrap();
+            let path = path.clone();
+            tasks.push(task::spawn(async move {
+                let file = annulus::fs::File::open(path).await.unwrap();
+                for round in 0..5 {
+                    let offset = number + round * 1000;
+                    let read = file.read_at(Vec::with_capacity(500), offset as u64).await.unwrap();
+                    assert!(read[..] == pattern(offset, 500), "the bytes differ");
+                    stream.send(read.into_vec()).await.unwrap();
+                }
+                assert!(receive_exactly(&stream, 3000).await == pattern(number, 3000));
+                // Given up while all the others work.
+                let endless = stream.recv();
+                assert!(time::timeout(Duration::from_micros(50), endless).await.is_err());
+                drop(peer);
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
 }
