@@ -154,7 +154,7 @@ mod tests {
             // Dropped where no shard runs, it finds its own.
             let mut left = Box::pin(sleep(far));
             assert!(timeout(Duration::ZERO, left.as_mut()).await.is_err());
-            left
+            Some(left)
         });
         assert_eq!(runtime.block_on(async { armed() }), 1);
         drop(left);
