@@ -84,6 +84,11 @@ impl Shared {
         &self.connections[id.index()]
     }
 
+    /// Whether the runtime ends: nobody falls asleep any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     fn connection_threads(&self) -> MutexGuard<'_, Slab<Waker>> {
         self.connection_threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +150,7 @@ fn start_shard(
 fn run_shard(shard: Rc<Shard>, teardown: Duration) -> Leaked {
     let Ok(entered) = context::enter(&shard) else { unreachable!("the thread is new") };
     let turns = || {
-        while !shard.shared.stopping.load(Ordering::Relaxed) {
+        while !shard.shared.is_stopping() {
             if let Err(errno) = shard.turn(true) {
                 tracing::error!(shard = shard.id().0, %errno, "the driver failed; the shard ends");
                 break;

@@ -218,6 +218,8 @@ impl Shard {
         self.wakes.is_pending()
             || self.remote.is_pending()
             || self.main.woken.load(Ordering::Relaxed)
+            // The nudge that came with it may have been taken in this very turn.
+            || self.shared.is_stopping()
     }
 
     /// Whether the running task has had its slice, or completions wait.
