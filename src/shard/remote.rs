@@ -179,7 +179,7 @@ impl ShardHandle {
     ///
     /// # Errors
     /// `is_closed` if the shard has shut down, `is_panicked` if `f` or its future panicked.
-    pub async fn submit<F, Fut, R>(&self, f: F) -> Result<R>
+    pub async fn submit<F, Fut, R>(self, f: F) -> Result<R>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = R> + 'static,
@@ -201,7 +201,7 @@ impl ShardHandle {
     ///
     /// # Errors
     /// As [`ShardHandle::submit`].
-    pub async fn call<F, R>(&self, f: F) -> Result<R>
+    pub async fn call<F, R>(self, f: F) -> Result<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
