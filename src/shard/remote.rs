@@ -179,21 +179,24 @@ impl ShardHandle {
     ///
     /// # Errors
     /// `is_closed` if the shard has shut down, `is_panicked` if `f` or its future panicked.
-    pub async fn submit<F, Fut, R>(self, f: F) -> Result<R>
+    pub fn submit<F, Fut, R>(&self, f: F) -> impl Future<Output = Result<R>> + use<F, Fut, R>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = R> + 'static,
         R: Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        let sent = clock::now();
-        self.send(Box::new(move || {
-            metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-            let answer = async move { sender.send(f().await) };
-            task::Builder::new().name("submitted").spawn(answer).detach();
-        }))
-        .await?;
-        reply(receiver).await
+        let this = self.clone();
+        async move {
+            let (sender, receiver) = oneshot::channel();
+            let sent = clock::now();
+            this.send(Box::new(move || {
+                metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
+                let answer = async move { sender.send(f().await) };
+                task::Builder::new().name("submitted").spawn(answer).detach();
+            }))
+            .await?;
+            reply(receiver).await
+        }
     }
 
     /// Runs `f` on the shard between its tasks and returns its value: cheaper than
@@ -201,19 +204,22 @@ impl ShardHandle {
     ///
     /// # Errors
     /// As [`ShardHandle::submit`].
-    pub async fn call<F, R>(self, f: F) -> Result<R>
+    pub fn call<F, R>(&self, f: F) -> impl Future<Output = Result<R>> + use<F, R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        let sent = clock::now();
-        self.send(Box::new(move || {
-            metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-            sender.send(f());
-        }))
-        .await?;
-        reply(receiver).await
+        let this = self.clone();
+        async move {
+            let (sender, receiver) = oneshot::channel();
+            let sent = clock::now();
+            this.send(Box::new(move || {
+                metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
+                sender.send(f());
+            }))
+            .await?;
+            reply(receiver).await
+        }
     }
 
     /// Starts `f` on the shard as a task from any thread, without waiting.

@@ -72,7 +72,7 @@ async fn run_there(
 ) -> Result<Box<Batch>> {
     let there = shard(ShardId(id.0));
     // Between that shard's tasks if the gate is open, which it nearly always is.
-    match there.clone().call(move || run_here(batch, map, now_ms)).await? {
+    match there.call(move || run_here(batch, map, now_ms)).await? {
         Ok(batch) => Ok(batch),
         Err(batch) => {
             let wait_and_run = move || async move {
