@@ -48,6 +48,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/executor/task.rs",
     "src/op.rs",
     "src/shard/affinity.rs",
+    "src/shard/priority.rs",
 ];
 
 /// The only file of the library that reads a clock.

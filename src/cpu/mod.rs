@@ -17,6 +17,7 @@ use crate::limits;
 use crate::metrics::{self, Counter, Measure, Registry};
 use crate::shard::context;
 use crate::shard::placement;
+use crate::shard::priority;
 use crate::shard::topology::CpuId;
 use crate::sync::oneshot::{self, Lost};
 
@@ -78,6 +79,7 @@ impl Pool {
                 {
                     tracing::warn!(cpu = cpu.0, "the cpu pool's thread could not be pinned");
                 }
+                priority::give_way();
                 let _recording = metrics::enter(std::rc::Rc::new(recorder));
                 pool.work();
             };

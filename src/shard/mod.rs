@@ -10,6 +10,7 @@ pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
 pub mod placement;
+pub(crate) mod priority;
 pub(crate) mod remote;
 pub mod topology;
 
@@ -62,6 +63,8 @@ pub(crate) struct Shard {
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
+    /// The scheduler is asked to run this thread soon.
+    _slice: priority::Short,
 }
 
 /// Wakes the future of [`Shard::drive`].
@@ -112,6 +115,7 @@ impl Shard {
             sleeper,
             wakes,
             slice_end: Cell::new(now),
+            _slice: priority::Short::for_current_thread(),
         }))
     }
 
