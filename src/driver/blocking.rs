@@ -152,7 +152,7 @@ impl Blocking {
                     use std::os::fd::AsRawFd;
                     let closed = descriptor.as_raw_fd();
                     self.timeouts.retain(|timeouts| timeouts.socket != closed);
-                    calls::close(descriptor);
+                    drop(descriptor);
                 }
                 slots.complete(key, Ok(Value::Count(0)), clock::now());
             }

@@ -6,7 +6,7 @@
 //! None of them keeps a pointer after it returns. Interrupted calls (EINTR) are the caller's to
 //! repeat: the blocking backend uses them to be woken.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
 use crate::error::Errno;
@@ -244,10 +244,4 @@ pub(super) fn set_timeout(socket: RawFd, option: i32, nanos: u64) -> Result<(), 
         libc::setsockopt(socket, libc::SOL_SOCKET, option, (&raw const time).cast(), length)
     };
     check(result as isize).map(drop)
-}
-
-/// Closes a descriptor by dropping it.
-pub(super) fn close(descriptor: OwnedFd) {
-    debug_assert!(descriptor.as_raw_fd() >= 0);
-    drop(descriptor);
 }

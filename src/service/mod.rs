@@ -4,4 +4,5 @@
 //! runs.
 
 pub mod http;
+mod input;
 pub mod resp;

@@ -170,7 +170,7 @@ impl Epoll {
                     if self.offload.uses(descriptor.as_raw_fd()) {
                         self.closing.push(descriptor);
                     } else {
-                        calls::close(descriptor);
+                        drop(descriptor);
                     }
                 }
                 slots.complete(key, Ok(Value::Count(0)), now);

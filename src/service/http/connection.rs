@@ -15,11 +15,11 @@ use crate::net::TcpStream;
 use crate::protocol::http1::{
     BodyDecoder, Decoded, Framing, HeadDecoder, Persistence, Reason, ReplyContext, Status,
 };
+use crate::service::input::Input;
 use crate::{Direction, time};
 
 use super::deadline::{Deadline, Late};
 use super::dispatch::{Outcome, OwnedRequest, destination};
-use super::input::Input;
 use super::local::HttpShard;
 use super::request::{Request, refuse};
 use super::settings::{LINGER_BYTES_MAX, TRANSFER_BYTES_PER_SECOND_MIN};

@@ -10,7 +10,6 @@ mod deadline;
 mod dispatch;
 mod file_cache;
 mod files;
-mod input;
 mod kv;
 mod local;
 mod opening;

@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::metrics::{self, Counter, Measure};
 use crate::net::TcpStream;
+use crate::service::input::Input;
 use crate::store::Store;
 use crate::{Direction, time};
 
 use super::client::Client;
-use super::input::Input;
 use super::server::Server;
 use super::session::{Next, Session};
 use super::{local, remote};

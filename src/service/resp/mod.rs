@@ -14,7 +14,6 @@ pub mod connection;
 pub mod decimal;
 pub mod expiry_cycle;
 pub mod info;
-mod input;
 mod local;
 pub mod outbox;
 mod remote;

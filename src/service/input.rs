@@ -1,4 +1,4 @@
-//! Received bytes that are not consumed yet, as one slice. Owned by the connection loop.
+//! Received bytes that are not consumed yet, as one slice. Owned by the connection loops.
 //!
 //! Invariant: either a lease or a buffer holds them, never both. What arrives whole is read from
 //! the lease in place; only what a request left over is copied.
@@ -26,6 +26,12 @@ impl Input {
         }
     }
 
+    /// Whether everything has been consumed.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
     /// Drops the first `count` bytes.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) {
@@ -33,6 +39,11 @@ impl Input {
             Some(lease) if count == lease.len() => self.lease = None,
             Some(lease) => lease.advance(count),
             None => self.at += count,
+        }
+        if self.at > 0 && self.at == self.kept.len() {
+            self.kept.clear();
+            self.kept.shrink_to(KEPT_BYTES_MAX);
+            self.at = 0;
         }
     }
 
@@ -54,9 +65,6 @@ impl Input {
         } else if self.at > 0 {
             self.kept.drain(..self.at);
             self.at = 0;
-            if self.kept.is_empty() {
-                self.kept.shrink_to(KEPT_BYTES_MAX);
-            }
         }
     }
 }
