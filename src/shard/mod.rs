@@ -9,6 +9,7 @@ pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
+pub(crate) mod paused;
 pub mod placement;
 pub(crate) mod priority;
 pub(crate) mod remote;
@@ -63,6 +64,8 @@ pub(crate) struct Shard {
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
+    /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
+    paused_at: Cell<Option<Instant>>,
     /// The scheduler is asked to run this thread soon.
     _slice: priority::Short,
 }
@@ -99,13 +102,15 @@ impl Shard {
         let sleeper = Arc::new(Sleeper::new(Box::new(move || unparker.unpark())));
         let wakes = Inbox::new(Arc::clone(&sleeper));
         let now = clock::now();
+        let is_paused = shared.has_paused_clock();
         Ok(Rc::new(Self {
             id,
             recorder: Rc::new(shared.registry.recorder(id.index())),
             shared,
             executor: Executor::new(Arc::clone(&wakes)),
             driver: RefCell::new(driver),
-            timers: RefCell::new(Timers::new(now)),
+            timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
+            paused_at: Cell::new(is_paused.then_some(now)),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
             main: Arc::new(MainWaker {
@@ -209,7 +214,9 @@ impl Shard {
         let mut wait = Wait::No;
         if may_sleep && !self.executor.is_ready() {
             self.sleeper.announce();
-            if !self.has_messages() {
+            if self.shared.has_paused_clock() {
+                wait = self.look_and_jump()?;
+            } else if !self.has_messages() {
                 wait = Wait::Until(self.timers.borrow().next_deadline());
             }
         }

@@ -1,5 +1,7 @@
 //! Tasks: spawn, join, abort, yield.
 
+mod defer;
+
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -10,6 +12,7 @@ use std::task::{Context, Poll};
 
 use async_task::FallibleTask;
 
+pub use self::defer::{CallbackHandle, defer};
 pub use crate::executor::yield_now::YieldNow;
 pub use crate::executor::{Class, TaskInfo};
 use crate::executor::{Ended, Executor, TaskKey};
