@@ -67,6 +67,20 @@ impl Op {
         }
     }
 
+    /// Whether it is over soon whatever others do: it waits for this machine's disk and not for a
+    /// peer.
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        matches!(
+            self,
+            Op::Close { .. }
+                | Op::Open { .. }
+                | Op::ReadAt { .. }
+                | Op::WriteAt { .. }
+                | Op::Sync { .. }
+                | Op::Stat { .. }
+        )
+    }
+
     /// The operation's noun for logs and dumps.
     pub(crate) fn name(&self) -> &'static str {
         match self {

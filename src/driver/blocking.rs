@@ -319,9 +319,9 @@ impl Blocking {
             Instant::NEVER => None,
             deadline => Some(deadline.nanos_since(clock::now())),
         };
-        if !self.parker.bell.begin(bell::POLLING) {
-            return Ok(());
-        }
+        // Rung before: it does not wait then, but looks all the same.
+        let may_wait = self.parker.bell.begin(bell::POLLING);
+        let timeout_ns = if may_wait { timeout_ns } else { Some(0) };
         let polled = calls::poll(&mut descriptors, timeout_ns);
         self.parker.bell.end();
         match polled {

@@ -9,6 +9,7 @@ pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
+pub(crate) mod paused;
 pub mod placement;
 pub(crate) mod priority;
 pub(crate) mod remote;
@@ -64,6 +65,8 @@ pub(crate) struct Shard {
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
     turns: Cell<u32>,
+    /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
+    paused_at: Cell<Option<Instant>>,
     /// The scheduler is asked to run this thread soon.
     _slice: priority::Short,
 }
@@ -101,13 +104,15 @@ impl Shard {
         let wakes = Inbox::new(Arc::clone(&sleeper));
         let now = clock::now();
         let executor = Executor::new(Arc::clone(&wakes), Arc::clone(&shared.hooks));
+        let is_paused = shared.has_paused_clock();
         Ok(Rc::new(Self {
             id,
             recorder: Rc::new(shared.registry.recorder(id.index())),
             shared,
             executor,
             driver: RefCell::new(driver),
-            timers: RefCell::new(Timers::new(now)),
+            timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
+            paused_at: Cell::new(is_paused.then_some(now)),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
             main: Arc::new(MainWaker {
@@ -217,7 +222,9 @@ impl Shard {
         let mut wait = Wait::No;
         if may_sleep && !self.executor.is_ready() {
             self.sleeper.announce();
-            if !self.has_messages() {
+            if self.shared.has_paused_clock() {
+                wait = self.look_and_jump()?;
+            } else if !self.has_messages() {
                 self.recorder.flush();
                 wait = Wait::Until(self.timers.borrow().next_deadline());
             }

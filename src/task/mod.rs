@@ -1,5 +1,6 @@
 //! Tasks: spawn, join, abort, yield; what they carry, and how they are looked at.
 
+mod defer;
 mod dump;
 mod handle;
 mod hooks;
@@ -9,6 +10,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
 
+pub use self::defer::{CallbackHandle, defer};
 pub use self::dump::{TaskDump, TaskState, Waiting, dump};
 pub use self::handle::{AbortHandle, JoinHandle};
 pub use self::hooks::{LocalBoxFuture, SpawnHook, set_spawn_hook, spawn_hook};

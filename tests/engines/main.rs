@@ -9,12 +9,15 @@
 mod harness;
 
 mod buffers;
+mod callbacks;
 mod cancellation;
 mod connections;
 mod cpu;
 mod crowds;
 mod files;
+mod intervals;
 mod lifecycle;
+mod paused_clock;
 mod shards;
 mod streams;
 mod task_life;
