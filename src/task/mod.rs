@@ -1,5 +1,12 @@
 //! Tasks: spawn, join, abort, yield.
 
+mod bracket;
+mod gather;
+mod join_set;
+mod scope;
+mod token;
+mod wait;
+
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -10,6 +17,12 @@ use std::task::{Context, Poll};
 
 use async_task::FallibleTask;
 
+pub use self::bracket::bracket;
+pub use self::gather::{Gather, TaskError, TryGather, gather, shield, try_gather};
+pub use self::join_set::JoinSet;
+pub use self::scope::{OnError, Scope, ScopeError, ScopedTask, scope, scope_with};
+pub use self::token::{CancellationToken, Cancelled, DropGuard};
+pub use self::wait::{WaitFor, wait, wait_where};
 pub use crate::executor::yield_now::YieldNow;
 pub use crate::executor::{Class, TaskInfo};
 use crate::executor::{Ended, Executor, TaskKey};
