@@ -185,7 +185,8 @@ impl CancellationToken {
 
 impl fmt::Debug for CancellationToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancellationToken").field("cancelled", &self.is_cancelled()).finish()
+        let cancelled = self.is_cancelled();
+        f.debug_struct("CancellationToken").field("cancelled", &cancelled).finish_non_exhaustive()
     }
 }
 
@@ -220,7 +221,8 @@ impl Drop for Cancelled {
 
 impl fmt::Debug for Cancelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cancelled").field("cancelled", &self.node.is_cancelled()).finish()
+        let cancelled = self.node.is_cancelled();
+        f.debug_struct("Cancelled").field("cancelled", &cancelled).finish_non_exhaustive()
     }
 }
 

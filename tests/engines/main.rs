@@ -10,13 +10,18 @@ mod harness;
 
 mod buffers;
 mod cancellation;
+mod combinators;
 mod connections;
 mod cpu;
 mod crowds;
 mod files;
 mod lifecycle;
+mod scopes;
+mod script;
 mod shards;
 mod streams;
+mod streams_async;
+mod task_sets;
 mod tasks;
 mod timers;
 mod unix;
