@@ -44,6 +44,7 @@ pub mod engine;
 mod error;
 mod executor;
 pub mod fs;
+pub mod future;
 pub mod limits;
 pub mod metrics;
 pub mod net;
@@ -56,6 +57,7 @@ pub mod service;
 pub mod shard;
 #[cfg(feature = "daemon")]
 pub mod store;
+pub mod stream;
 mod sync;
 pub mod task;
 pub mod time;
