@@ -16,7 +16,7 @@ mod text;
 const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
-    &["cpu", "runtime", "shard", "sync", "task", "time"],
+    &["cpu", "reply", "runtime", "shard", "sync", "task", "time"],
     &["fs", "net", "protocol"],
     &["store"],
     &["service"],

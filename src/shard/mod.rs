@@ -12,6 +12,7 @@ mod mesh;
 pub mod placement;
 pub(crate) mod priority;
 pub(crate) mod remote;
+mod remote_task;
 pub mod topology;
 
 use std::cell::{Cell, RefCell};
@@ -35,6 +36,7 @@ use crate::runtime::Shared;
 
 pub use self::context::{count, current, is_draining};
 pub use self::remote::{ShardHandle, shard};
+pub use self::remote_task::RemoteHandle;
 
 /// Index of a shard in its runtime, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

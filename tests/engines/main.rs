@@ -12,6 +12,7 @@ mod buffers;
 mod cancellation;
 mod connections;
 mod cpu;
+mod cross_thread;
 mod crowds;
 mod files;
 mod lifecycle;
