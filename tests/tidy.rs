@@ -16,7 +16,7 @@ mod text;
 const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
-    &["cpu", "future", "runtime", "shard", "stream", "sync", "task", "time"],
+    &["cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
     &["fs", "net", "protocol"],
     &["store"],
     &["service"],

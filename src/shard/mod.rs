@@ -13,6 +13,7 @@ pub(crate) mod paused;
 pub mod placement;
 pub(crate) mod priority;
 pub(crate) mod remote;
+mod remote_task;
 pub mod topology;
 
 use std::cell::{Cell, RefCell};
@@ -36,6 +37,7 @@ use crate::runtime::Shared;
 
 pub use self::context::{count, current, is_draining};
 pub use self::remote::{ShardHandle, shard};
+pub use self::remote_task::RemoteHandle;
 
 /// Index of a shard in its runtime, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,6 +14,7 @@ mod cancellation;
 mod combinators;
 mod connections;
 mod cpu;
+mod cross_thread;
 mod crowds;
 mod files;
 mod intervals;
