@@ -18,6 +18,7 @@ mod files;
 mod lifecycle;
 mod shards;
 mod streams;
+mod task_life;
 mod tasks;
 mod timers;
 mod udp;
