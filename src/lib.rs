@@ -45,6 +45,7 @@ mod error;
 mod executor;
 pub mod fs;
 pub mod future;
+pub mod io;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -8,6 +8,7 @@
 #[macro_use]
 mod harness;
 
+mod async_fd;
 mod buffers;
 mod callbacks;
 mod cancellation;
