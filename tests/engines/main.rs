@@ -17,6 +17,7 @@ mod files;
 mod lifecycle;
 mod shards;
 mod streams;
+mod task_life;
 mod tasks;
 mod timers;
 mod unix;
