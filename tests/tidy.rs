@@ -409,7 +409,8 @@ fn every_file_is_reached_by_a_mod() {
     let sources = sources();
     let is_root = |path: &str| {
         ["src/lib.rs", "src/main.rs", "bench/src/main.rs", "bench/src/lib.rs"].contains(&path)
-            || path.starts_with("tests/") && path.ends_with("/main.rs")
+            || ["tests/", "bench/benches/"].iter().any(|folder| path.starts_with(folder))
+                && path.ends_with("/main.rs")
             || ["tests", "examples", "bench/benches", "bench/src/bin", "fuzz/fuzz_targets"]
                 .iter()
                 .any(|folder| Path::new(path).parent() == Some(Path::new(folder)))
