@@ -100,6 +100,12 @@ impl Timers {
         self.armed
     }
 
+    /// Who waits for which instant.
+    pub(crate) fn waiters(&self) -> Vec<(Waker, Instant)> {
+        let armed = self.timers.iter().filter(|(_, timer)| !timer.fired);
+        armed.filter_map(|(_, timer)| Some((timer.waker.clone()?, timer.deadline))).collect()
+    }
+
     /// Adds a timer; `waker` is woken at the first expiry pass at or after `deadline`. One that is
     /// not after `now` is for the next pass, whatever the tick.
     pub(crate) fn insert(&mut self, deadline: Instant, now: Instant, waker: Waker) -> TimerKey {

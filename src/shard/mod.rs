@@ -103,11 +103,12 @@ impl Shard {
         let wakes = Inbox::new(Arc::clone(&sleeper));
         let now = clock::now();
         let is_paused = shared.has_paused_clock();
+        let executor = Executor::new(Arc::clone(&wakes), Arc::clone(&shared.hooks));
         Ok(Rc::new(Self {
             id,
             recorder: Rc::new(shared.registry.recorder(id.index())),
             shared,
-            executor: Executor::new(Arc::clone(&wakes)),
+            executor,
             driver: RefCell::new(driver),
             timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
             paused_at: Cell::new(is_paused.then_some(now)),

@@ -20,6 +20,7 @@ mod lifecycle;
 mod paused_clock;
 mod shards;
 mod streams;
+mod task_life;
 mod tasks;
 mod timers;
 mod unix;
