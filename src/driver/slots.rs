@@ -24,7 +24,7 @@ use crate::clock::Instant;
 use crate::error::Errno;
 use crate::limits;
 use crate::metrics::{self, Counter};
-use crate::op::{Event, Op, Outcome, Value};
+use crate::op::{Event, Op, Outcome, Value, datagram};
 
 /// Names a slot and the life it is in. Travels through the kernel as `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -261,6 +261,10 @@ impl Slots {
                 }
                 match &event {
                     Event::Chunk(chunk) => metrics::add(Counter::BytesReceived, chunk.len() as u64),
+                    Event::Datagram(datagram) => {
+                        let bytes = datagram.len() - datagram::PAYLOAD_OFFSET;
+                        metrics::add(Counter::BytesReceived, bytes as u64);
+                    }
                     Event::Accepted(_) => metrics::add(Counter::ConnectionsAccepted, 1),
                     Event::Failed(_) => metrics::add(Counter::OperationErrors, 1),
                     Event::End => {}
@@ -376,8 +380,8 @@ impl Slots {
         for slot in &mut self.slots {
             let State::Stream(stream) = &mut slot.state else { continue };
             for event in &mut stream.events {
-                if let Event::Chunk(chunk) = event {
-                    chunk.unpin();
+                if let Event::Chunk(lease) | Event::Datagram(lease) = event {
+                    lease.unpin();
                 }
             }
         }
