@@ -26,7 +26,8 @@ use crate::cpu;
 use crate::driver::{BufferSettings, Choice, InFlight, Leaked};
 use crate::engine::EngineReport;
 use crate::error::{Errno, Error, Result};
-use crate::metrics::{self, Counter, Registry};
+use crate::executor::Hooks;
+use crate::metrics::Registry;
 use crate::shard::connections::Connections;
 use crate::shard::placement::{self, Plan};
 use crate::shard::remote::{Remote, ShardHandle};
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     connections: Box<[Arc<Connections>]>,
     pub(crate) registry: Registry,
     pub(crate) cpu: Arc<cpu::Pool>,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) draining: AtomicBool,
     stopping: AtomicBool,
     /// Threads of single connections (the `threads` engine), by what wakes them.
@@ -65,6 +67,7 @@ impl Shared {
             connections: (0..shards).map(|_| Arc::default()).collect(),
             registry,
             cpu: cpu::Pool::new(cpu_queue),
+            hooks: Arc::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             connection_threads: Mutex::default(),
@@ -361,8 +364,8 @@ where
         let served = new_shard(&running.shared, id, false).and_then(|shard| {
             let entered = context::enter(&shard)?;
             let serve = AssertUnwindSafe(|| shard.drive(running.until_stopped(start())));
-            if catch_unwind(serve).is_err() {
-                metrics::add(Counter::TaskPanics, 1);
+            if let Err(panic) = catch_unwind(serve) {
+                shard.executor.hooks().panicked(None, &*panic);
             }
             shard.cancel_tasks();
             drop(entered);

@@ -25,7 +25,7 @@ mod slots;
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub(crate) use self::choose::{assume, choose, fall_back};
@@ -198,6 +198,11 @@ impl Driver {
     /// The operations in flight, longest first.
     pub(crate) fn in_flight(&self) -> Vec<InFlight> {
         self.slots.in_flight(clock::now())
+    }
+
+    /// Who waits for which operation.
+    pub(crate) fn waiters(&self, now: Instant) -> Vec<(Waker, InFlight)> {
+        self.slots.waiters(now)
     }
 
     /// What the ring gave up on this host; `None` for the other backends.

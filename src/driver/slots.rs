@@ -79,6 +79,17 @@ struct Slot {
     state: State,
 }
 
+impl Slot {
+    fn view(&self, now: Instant) -> InFlight {
+        InFlight {
+            operation: self.op.name(),
+            descriptor: self.op.descriptor(),
+            age_ns: now.nanos_since(self.submitted),
+            orphaned: matches!(self.state, State::Orphaned),
+        }
+    }
+}
+
 /// What the driver must do about an abandoned operation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Abandoned {
@@ -178,6 +189,19 @@ impl Slots {
 
     fn get(&mut self, key: SlotKey) -> Option<&mut Slot> {
         self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)
+    }
+
+    /// Who waits for which operation.
+    pub(crate) fn waiters(&self, now: Instant) -> Vec<(Waker, InFlight)> {
+        let waiters = self.slots.iter().filter_map(|slot| {
+            let waker = match &slot.state {
+                State::InFlight { waker } => waker.as_ref()?,
+                State::Stream(Stream { waker, waiting: true, .. }) => waker.as_ref()?,
+                _ => return None,
+            };
+            Some((waker.clone(), slot.view(now)))
+        });
+        waiters.collect()
     }
 
     /// The operation of a live slot, for the driver that performs it.
@@ -379,12 +403,7 @@ impl Slots {
                 State::Stream(stream) => stream.arm != Arm::Disarmed,
                 State::Free { .. } | State::Ready(_) => false,
             })
-            .map(|slot| InFlight {
-                operation: slot.op.name(),
-                descriptor: slot.op.descriptor(),
-                age_ns: now.nanos_since(slot.submitted),
-                orphaned: matches!(slot.state, State::Orphaned),
-            })
+            .map(|slot| slot.view(now))
             .collect();
         list.sort_by_key(|entry| std::cmp::Reverse(entry.age_ns));
         list

@@ -75,6 +75,12 @@ impl Timers {
         self.armed
     }
 
+    /// Who waits for which instant.
+    pub(crate) fn waiters(&self) -> Vec<(Waker, Instant)> {
+        let armed = self.timers.iter().filter(|(_, timer)| !timer.fired);
+        armed.filter_map(|(_, timer)| Some((timer.waker.clone()?, timer.deadline))).collect()
+    }
+
     /// Adds a timer; `waker` is woken at the first expiry pass at or after `deadline`.
     pub(crate) fn insert(&mut self, deadline: Instant, waker: Waker) -> TimerKey {
         // The last tick stands for all that lies beyond it: the wheel has no place for more.

@@ -33,6 +33,19 @@
 //! });
 //! # annulus::Result::Ok(())
 //! ```
+//!
+//! Whether something can be awaited is a matter of its type, `F: Future`, and settled when it is
+//! compiled; there is nothing to ask at run time. A function is not a future, its call is:
+//!
+//! ```compile_fail,E0277
+//! async fn work() -> u32 { 1 }
+//! annulus::task::spawn(work).detach();
+//! ```
+//!
+//! ```no_run
+//! async fn work() -> u32 { 1 }
+//! annulus::task::spawn(work()).detach();
+//! ```
 
 mod as_completed;
 mod join_all;

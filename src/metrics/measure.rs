@@ -158,6 +158,8 @@ pub enum Counter {
     TasksSpawned,
     /// Tasks that panicked.
     TaskPanics,
+    /// Panics of tasks whose handle nobody held or looked at.
+    TaskPanicsUnobserved,
     /// Polls longer than the limit that is logged.
     SlowPolls,
     /// Timers that fired.
@@ -192,7 +194,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -205,6 +207,7 @@ impl Counter {
         Self::BytesSent,
         Self::TasksSpawned,
         Self::TaskPanics,
+        Self::TaskPanicsUnobserved,
         Self::SlowPolls,
         Self::TimersFired,
         Self::MeshMessages,
@@ -248,6 +251,10 @@ impl Counter {
             Self::BytesSent => ("bytes_sent", "Bytes sent to sockets."),
             Self::TasksSpawned => ("tasks_spawned", "Tasks spawned."),
             Self::TaskPanics => ("task_panics", "Tasks that panicked."),
+            Self::TaskPanicsUnobserved => (
+                "task_panics_unobserved",
+                "Tasks that panicked and that nobody asked how they ended.",
+            ),
             Self::SlowPolls => ("slow_polls", "Polls longer than the limit that is logged."),
             Self::TimersFired => ("timers_fired", "Timers that fired."),
             Self::MeshMessages => ("mesh_messages", "Messages sent from shard to shard."),

@@ -99,11 +99,12 @@ impl Shard {
         let sleeper = Arc::new(Sleeper::new(Box::new(move || unparker.unpark())));
         let wakes = Inbox::new(Arc::clone(&sleeper));
         let now = clock::now();
+        let executor = Executor::new(Arc::clone(&wakes), Arc::clone(&shared.hooks));
         Ok(Rc::new(Self {
             id,
             recorder: Rc::new(shared.registry.recorder(id.index())),
             shared,
-            executor: Executor::new(Arc::clone(&wakes)),
+            executor,
             driver: RefCell::new(driver),
             timers: RefCell::new(Timers::new(now)),
             has_lanes,

@@ -144,8 +144,8 @@ impl Remote {
 
 /// A job that panics costs its sender the reply, not the shard its life.
 fn run(job: Job) {
-    if catch_unwind(AssertUnwindSafe(job)).is_err() {
-        metrics::add(Counter::TaskPanics, 1);
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+        context::with(|shard| Arc::clone(&shard.shared.hooks)).panicked(None, &*panic);
     }
 }
 

@@ -13,7 +13,8 @@
 //! B7 → a_time_limit_drops_what_it_cuts_short, a_result_in_time_wins_over_its_limit.
 //! B9 → cleanup_runs_when_a_task_is_cancelled.
 //! B10 → a_sleep_is_never_early_and_its_lateness_is_reported.
-//! R → polling_a_task_gives_its_value_and_burns_turns, awaiting_a_task_gives_its_value.
+//! R → polling_a_task_gives_its_value_and_burns_turns, awaiting_a_task_gives_its_value,
+//! a_callback_is_given_a_tasks_value.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -26,7 +27,7 @@ use annulus::metrics::{Counter, Measure};
 use annulus::stream::StreamExt;
 use annulus::{Engine, Handle, Runtime, clock, future, task, time};
 
-use crate::harness::{builder, run, turns};
+use crate::harness::{builder, eventually_here, run, turns};
 use crate::script::{Script, U, Watch, run_timed};
 
 on_every_engine!(
@@ -57,6 +58,7 @@ on_every_engine!(
     a_sleep_is_never_early_and_its_lateness_is_reported,
     polling_a_task_gives_its_value_and_burns_turns,
     awaiting_a_task_gives_its_value,
+    a_callback_is_given_a_tasks_value,
 );
 
 async fn count(counter: Rc<Cell<u32>>) {
@@ -530,5 +532,22 @@ fn awaiting_a_task_gives_its_value(engine: Engine) {
             task::spawn(async move { *told.borrow_mut() = task::spawn(work()).await.ok() });
         waiter.await.unwrap();
         assert_eq!(*seen.borrow(), Some(666));
+    });
+}
+
+fn a_callback_is_given_a_tasks_value(engine: Engine) {
+    run(engine, async {
+        let script = Script::default();
+        let (told, body) = (script.clone(), script.clone());
+        let task = task::spawn(async move {
+            let value = work().await;
+            body.note("end");
+            value
+        });
+        task.on_complete(move |result| told.note(format!("told {}", result.as_ref().unwrap())));
+        let waits = script.clone();
+        eventually_here("the callback ran", move || waits.text().contains("told")).await;
+        assert_eq!(script.text(), "end,told 666");
+        assert_eq!(task.await.unwrap(), 666, "the callback only looked at it");
     });
 }

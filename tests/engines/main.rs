@@ -21,6 +21,7 @@ mod script;
 mod shards;
 mod streams;
 mod streams_async;
+mod task_life;
 mod task_sets;
 mod tasks;
 mod timers;
