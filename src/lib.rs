@@ -51,6 +51,7 @@ pub mod net;
 mod op;
 #[cfg(feature = "daemon")]
 pub mod protocol;
+mod reply;
 mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
@@ -67,4 +68,5 @@ pub use crate::driver::{InFlight, Leaked};
 pub use crate::engine::{Engine, EngineReport};
 pub use crate::error::{Errno, Error, Result};
 pub use crate::op::{Direction, SocketOptions};
+pub use crate::reply::{JobState, WaitError};
 pub use crate::runtime::{Builder, Handle, Runtime, ShutdownReport};

@@ -24,7 +24,7 @@ use crate::clock::Instant;
 use crate::error::Errno;
 use crate::limits;
 use crate::metrics::{self, Counter};
-use crate::op::{Event, Op, Outcome, Value};
+use crate::op::{Event, Op, Outcome, Value, datagram};
 
 /// Names a slot and the life it is in. Travels through the kernel as `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -261,6 +261,10 @@ impl Slots {
                 }
                 match &event {
                     Event::Chunk(chunk) => metrics::add(Counter::BytesReceived, chunk.len() as u64),
+                    Event::Datagram(datagram) => {
+                        let bytes = datagram.len() - datagram::PAYLOAD_OFFSET;
+                        metrics::add(Counter::BytesReceived, bytes as u64);
+                    }
                     Event::Accepted(_) => metrics::add(Counter::ConnectionsAccepted, 1),
                     Event::Failed(_) => metrics::add(Counter::OperationErrors, 1),
                     Event::End => {}
@@ -376,8 +380,8 @@ impl Slots {
         for slot in &mut self.slots {
             let State::Stream(stream) = &mut slot.state else { continue };
             for event in &mut stream.events {
-                if let Event::Chunk(chunk) = event {
-                    chunk.unpin();
+                if let Event::Chunk(lease) | Event::Datagram(lease) = event {
+                    lease.unpin();
                 }
             }
         }
@@ -391,6 +395,14 @@ impl Slots {
     /// Whether a live slot has lost its holder.
     pub(crate) fn is_orphaned(&mut self, key: SlotKey) -> bool {
         self.get(key).is_some_and(|slot| matches!(slot.state, State::Orphaned))
+    }
+
+    /// Whether something is in flight that ends whatever others do.
+    pub(crate) fn is_working(&self) -> bool {
+        self.slots.iter().any(|slot| {
+            matches!(slot.state, State::InFlight { .. } | State::Orphaned)
+                && slot.op.ends_by_itself()
+        })
     }
 
     /// What is in flight, longest first.

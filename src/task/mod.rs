@@ -1,6 +1,7 @@
 //! Tasks: spawn, join, abort, yield; what they carry, and how they are looked at.
 
 mod bracket;
+mod defer;
 mod dump;
 mod gather;
 mod handle;
@@ -16,6 +17,7 @@ use std::future::Future;
 use std::panic::Location;
 
 pub use self::bracket::bracket;
+pub use self::defer::{CallbackHandle, defer};
 pub use self::dump::{TaskDump, TaskState, Waiting, dump};
 pub use self::gather::{Flat, Gather, TaskError, TryGather, gather, shield, try_gather};
 pub use self::handle::{AbortHandle, JoinHandle};

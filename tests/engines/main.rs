@@ -9,13 +9,18 @@
 mod harness;
 
 mod buffers;
+mod callbacks;
 mod cancellation;
 mod combinators;
 mod connections;
 mod cpu;
+mod cross_thread;
 mod crowds;
+mod datagram;
 mod files;
+mod intervals;
 mod lifecycle;
+mod paused_clock;
 mod scopes;
 mod script;
 mod shards;
@@ -25,5 +30,6 @@ mod task_life;
 mod task_sets;
 mod tasks;
 mod timers;
+mod udp;
 mod unix;
 mod wakes;
