@@ -16,7 +16,7 @@ mod text;
 const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
-    &["cpu", "reply", "runtime", "shard", "sync", "task", "time"],
+    &["blocking", "cpu", "reply", "runtime", "shard", "sync", "task", "time"],
     &["fs", "net", "protocol"],
     &["store"],
     &["service"],

@@ -41,6 +41,10 @@ pub enum Measure {
     CpuWait,
     /// A job in the cpu pool, from start to end.
     CpuRun,
+    /// A job for the pool for blocking calls, from being queued to being started.
+    BlockingWait,
+    /// A job in the pool for blocking calls, from start to end.
+    BlockingRun,
     /// How late a timer fired.
     TimerLateness,
     /// A RESP request, from its last byte being decoded to its reply being queued.
@@ -63,7 +67,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -81,6 +85,8 @@ impl Measure {
         Self::MeshHop,
         Self::CpuWait,
         Self::CpuRun,
+        Self::BlockingWait,
+        Self::BlockingRun,
         Self::TimerLateness,
         Self::RespRequest,
         Self::HttpRequest,
@@ -110,6 +116,8 @@ impl Measure {
             Self::MeshHop => single("mesh_hop", "A message between shards, sent to taken."),
             Self::CpuWait => single("cpu_wait", "A job for the cpu pool, queued to started."),
             Self::CpuRun => single("cpu_run", "A job in the cpu pool, started to ended."),
+            Self::BlockingWait => single("blocking_wait", "A blocking call, queued to started."),
+            Self::BlockingRun => single("blocking_run", "A blocking call, started to ended."),
             Self::TimerLateness => single("timer_lateness", "How late timers fired."),
             Self::RespRequest => single("resp_request", "A RESP request, decoded to answered."),
             Self::HttpRequest => single("http_request", "An HTTP request, decoded to answered."),
@@ -172,6 +180,8 @@ pub enum Counter {
     CpuJobs,
     /// Jobs of the cpu pool that panicked.
     CpuPanics,
+    /// Jobs of the pool for blocking calls that panicked.
+    BlockingPanics,
     /// RESP commands run.
     RespCommands,
     /// RESP commands answered with an error.
@@ -192,7 +202,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -212,6 +222,7 @@ impl Counter {
         Self::MeshWakes,
         Self::CpuJobs,
         Self::CpuPanics,
+        Self::BlockingPanics,
         Self::RespCommands,
         Self::RespErrors,
         Self::HttpRequests,
@@ -255,6 +266,7 @@ impl Counter {
             Self::MeshWakes => ("mesh_wakes", "Wake-ups of parked shards by system call."),
             Self::CpuJobs => ("cpu_jobs", "Jobs given to the cpu pool."),
             Self::CpuPanics => ("cpu_panics", "Jobs of the cpu pool that panicked."),
+            Self::BlockingPanics => ("blocking_panics", "Blocking calls that panicked."),
             Self::RespCommands => ("resp_commands", "RESP commands run."),
             Self::RespErrors => ("resp_errors", "RESP commands answered with an error."),
             Self::HttpRequests => ("http_requests", "HTTP requests answered."),

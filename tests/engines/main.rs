@@ -16,6 +16,7 @@ mod cross_thread;
 mod crowds;
 mod files;
 mod lifecycle;
+mod pools;
 mod shards;
 mod streams;
 mod tasks;
