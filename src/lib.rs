@@ -45,6 +45,8 @@ pub mod engine;
 mod error;
 mod executor;
 pub mod fs;
+pub mod future;
+pub mod io;
 pub mod limits;
 pub mod metrics;
 pub mod net;
@@ -58,6 +60,7 @@ pub mod service;
 pub mod shard;
 #[cfg(feature = "daemon")]
 pub mod store;
+pub mod stream;
 mod sync;
 pub mod task;
 pub mod time;

@@ -37,6 +37,26 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// Bytes of one datagram that a shard's pool for datagrams has room for: any of UDP's (at most
+/// 65,507). A longer one, which Unix sockets know, is cut off and says so.
+pub const DATAGRAM_BYTES_MAX: u32 = 64 * 1024;
+
+/// Buffers of a shard's pool for datagrams, made when the first socket receives. All in use, what
+/// waits for a busy task is copied out of them; a socket that has spent its credit
+/// ([`CONNECTION_CREDIT_BYTES`]) is not received from until its task has taken what waits, and
+/// meanwhile the kernel keeps what its own buffer holds (SO_RCVBUF) and drops the rest.
+pub const DATAGRAM_BUFFERS_COUNT: u16 = 64;
+
+/// Bytes of one of them: a datagram with its header, and room that small ones pack into.
+pub const DATAGRAM_BUFFER_BYTES: u32 = DATAGRAM_BYTES_MAX + 4096;
+
+/// A sender whose peer has no room, for which the kernel has no readiness to wait for (a Unix
+/// datagram to a full queue), tries again after this long, and then after twice as long each time.
+pub const UNREADY_PEER_US_MIN: u64 = 100;
+
+/// The longest of these pauses.
+pub const UNREADY_PEER_US_MAX: u64 = 2_000;
+
 /// Connections that one shard accepts ahead of the task that takes them. At the limit accepting
 /// is paused and the kernel's backlog fills.
 pub const ACCEPT_QUEUE_COUNT_MAX: usize = 256;
@@ -102,5 +122,6 @@ const _: () = assert!(
 );
 const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
 const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
+const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);
 const _: () = assert!(MESH_SLICE_NS <= SLICE_NS);
 const _: () = assert!(SLICE_NS < SLOW_POLL_NS);

@@ -18,6 +18,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits;
 use crate::metrics::{self, Counter, Measure, Registry};
 use crate::reply::{self, Duty, Receiver};
+use crate::shard::paused::ClockHold;
 use crate::shard::placement::{self, Unpinned};
 use crate::shard::topology::CpuId;
 use crate::shard::{context, priority};
@@ -171,7 +172,8 @@ impl Pool {
         let (duty, receiver) = reply::channel(self.core().what);
         let core = self.core();
         let measures = core.measured.as_ref().map(|m| (m.wait, m.run, m.panics));
-        (Box::new(Job { f, duty, queued: clock::now(), measures }), receiver)
+        let hold = context::try_with(|shard| ClockHold::new(&shard.shared)).flatten();
+        (Box::new(Job { f, duty, queued: clock::now(), measures, hold }), receiver)
     }
 
     /// The handle to a job that has been taken; starts a thread for it if it wants one.
@@ -272,6 +274,8 @@ struct Job<F, R> {
     duty: Duty<R>,
     queued: Instant,
     measures: Option<(Measure, Measure, Counter)>,
+    /// A paused clock stands still until the job has been answered.
+    hold: Option<ClockHold>,
 }
 
 impl<F, R> Work for Job<F, R>
@@ -285,21 +289,18 @@ where
     }
 
     fn run(self: Box<Self>) {
-        let Self { f, duty, queued, measures } = *self;
+        let Self { f, duty, queued, measures, hold: _hold } = *self;
         let Some((wait, run, panics)) = measures else {
-            duty.answer(f);
-            return;
+            return duty.answer(f, |_| ());
         };
         let started = clock::now();
         metrics::record(wait, started.nanos_since(queued));
-        let is_well = duty.answer(move || {
+        let timed = move || {
             let value = f();
             metrics::record(run, clock::now().nanos_since(started));
             value
-        });
-        if !is_well {
-            metrics::add(panics, 1);
-        }
+        };
+        duty.answer(timed, |_| metrics::add(panics, 1));
     }
 
     fn refuse(self: Box<Self>, error: Error) {

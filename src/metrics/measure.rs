@@ -35,6 +35,14 @@ pub enum Measure {
     Sync,
     /// A file status query, from submission to completion.
     Stat,
+    /// A wait for a descriptor to become ready, from submission to completion.
+    Ready,
+    /// A read from a pipe, from submission to completion.
+    Read,
+    /// A write to a pipe, from submission to completion.
+    Write,
+    /// A wait for a child process, from submission to completion.
+    WaitChild,
     /// A message between shards, from sending to being taken.
     MeshHop,
     /// A job for the cpu pool, from being queued to being started.
@@ -67,7 +75,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -82,6 +90,10 @@ impl Measure {
         Self::WriteAt,
         Self::Sync,
         Self::Stat,
+        Self::Ready,
+        Self::Read,
+        Self::Write,
+        Self::WaitChild,
         Self::MeshHop,
         Self::CpuWait,
         Self::CpuRun,
@@ -113,6 +125,10 @@ impl Measure {
             Self::WriteAt => operation("write_at"),
             Self::Sync => operation("sync"),
             Self::Stat => operation("stat"),
+            Self::Ready => operation("ready"),
+            Self::Read => operation("read"),
+            Self::Write => operation("write"),
+            Self::WaitChild => operation("wait_child"),
             Self::MeshHop => single("mesh_hop", "A message between shards, sent to taken."),
             Self::CpuWait => single("cpu_wait", "A job for the cpu pool, queued to started."),
             Self::CpuRun => single("cpu_run", "A job in the cpu pool, started to ended."),
@@ -166,6 +182,8 @@ pub enum Counter {
     TasksSpawned,
     /// Tasks that panicked.
     TaskPanics,
+    /// Panics of tasks whose handle nobody held or looked at.
+    TaskPanicsUnobserved,
     /// Polls longer than the limit that is logged.
     SlowPolls,
     /// Timers that fired.
@@ -202,7 +220,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -215,6 +233,7 @@ impl Counter {
         Self::BytesSent,
         Self::TasksSpawned,
         Self::TaskPanics,
+        Self::TaskPanicsUnobserved,
         Self::SlowPolls,
         Self::TimersFired,
         Self::MeshMessages,
@@ -259,6 +278,10 @@ impl Counter {
             Self::BytesSent => ("bytes_sent", "Bytes sent to sockets."),
             Self::TasksSpawned => ("tasks_spawned", "Tasks spawned."),
             Self::TaskPanics => ("task_panics", "Tasks that panicked."),
+            Self::TaskPanicsUnobserved => (
+                "task_panics_unobserved",
+                "Tasks that panicked and that nobody asked how they ended.",
+            ),
             Self::SlowPolls => ("slow_polls", "Polls longer than the limit that is logged."),
             Self::TimersFired => ("timers_fired", "Timers that fired."),
             Self::MeshMessages => ("mesh_messages", "Messages sent from shard to shard."),

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{TcpStream, UnixStream};
 use crate::error::{Errno, Error, Result};
@@ -64,7 +64,9 @@ impl Acceptor {
                 Err(Error::closed("the listener"))
             }
             Event::Failed(errno) => Err(Error::io("accepting", errno)),
-            Event::Chunk(_) | Event::End => unreachable!("an accept yields connections"),
+            Event::Chunk(_) | Event::Datagram(_) | Event::End => {
+                unreachable!("an accept yields connections")
+            }
         })
     }
 
@@ -169,7 +171,7 @@ impl UnixListener {
     pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
         let verb = format!("listening on {}", path.as_ref().display());
         let failed = |error| Error::io(&verb, Errno::from_io(&error));
-        let address = SockAddr::unix(path.as_ref()).map_err(failed)?;
+        let address = super::unix_address(path.as_ref())?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
         socket.bind(&address).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;

@@ -1,18 +1,27 @@
-//! Listeners and streams over TCP and Unix sockets.
+//! Listeners and streams over TCP and Unix sockets, and sockets of datagrams.
 //!
 //! A stream receives into leases of the shard's pool and sends owned payloads. It belongs to the
 //! shard that it was made on.
 
+mod datagram;
 mod listener;
 mod stream;
+mod udp;
+mod unix_datagram;
 
+pub use self::datagram::{Datagram, Received};
 pub use self::listener::{TcpListener, UnixListener};
 pub use self::stream::{TcpStream, UnixStream};
+pub use self::udp::UdpSocket;
+pub use self::unix_datagram::UnixDatagram;
 pub use crate::shard::connections::ConnectionHandle;
 
 use std::future::Future;
+use std::path::Path;
 
-use crate::error::Result;
+use socket2::SockAddr;
+
+use crate::error::{Error, Result};
 use crate::runtime;
 
 /// Runs `serve` for one connection: as a task of this shard, or, under the `threads` engine, on a
@@ -31,4 +40,11 @@ where
 {
     let socket = stream.into_unbound();
     runtime::spawn_connection(name, move || serve(socket.bind()))
+}
+
+/// The address of a Unix socket; a path that begins with a zero byte is an abstract name (unix(7)).
+fn unix_address(path: &Path) -> Result<SockAddr> {
+    SockAddr::unix(path).map_err(|error| {
+        Error::config(format!("{} cannot name a Unix socket: {error}", path.display()))
+    })
 }

@@ -79,7 +79,7 @@ impl Connection {
             Event::Chunk(lease) => Ok(Some(lease)),
             Event::End => Ok(None),
             Event::Failed(errno) => Err(Error::io("receiving", errno)),
-            Event::Accepted(_) => unreachable!("a receive yields no connections"),
+            Event::Accepted(_) | Event::Datagram(_) => unreachable!("a receive yields bytes"),
         })
     }
 
@@ -309,7 +309,7 @@ impl UnixStream {
     /// there is no readiness to wait for; only the ring waits.
     pub async fn connect(path: impl AsRef<Path>) -> Result<Self> {
         let making = |error| Error::io("making a socket", Errno::from_io(&error));
-        let address = SockAddr::unix(path).map_err(making)?;
+        let address = super::unix_address(path.as_ref())?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(making)?;
         Ok(Self { connection: Connection::connect(socket, address).await? })
     }

@@ -1,5 +1,6 @@
 //! A shard as others see it: lanes from the other shards, an inbox for every other thread.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,7 +81,8 @@ impl Remote {
         if self.jobs.is_pending() || self.has_backlog.load(Ordering::Relaxed) {
             self.receive_jobs(until);
         }
-        if self.pending.swap(false, Ordering::Acquire) {
+        // Looked at first: a swap costs much more, every turn.
+        if self.pending.load(Ordering::Relaxed) && self.pending.swap(false, Ordering::Acquire) {
             self.receive_lanes(until);
         }
     }
@@ -211,10 +213,12 @@ impl Remote {
 /// A job that panics costs its sender the reply, not the shard its life.
 fn run(job: Job) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-        metrics::add(Counter::TaskPanics, 1);
-        let message = reply::message_of(&*panic);
-        tracing::error!(message, "a closure deferred to this shard panicked");
+        report_panic(&*panic);
     }
+}
+
+fn report_panic(panic: &(dyn Any + Send)) {
+    context::with(|shard| Arc::clone(&shard.shared.hooks)).panicked(None, panic);
 }
 
 /// Names one shard of a runtime; usable from any thread.
@@ -282,7 +286,7 @@ impl ShardHandle {
             let sent = clock::now();
             this.send(Box::new(move || {
                 metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-                metrics::add(Counter::TaskPanics, u64::from(!duty.answer(f)));
+                duty.answer(f, report_panic);
             }))
             .await?;
             receiver.await.map_err(Error::from)

@@ -5,6 +5,7 @@
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
 mod offload;
+mod watch;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -44,12 +45,18 @@ struct Socket {
     generation: u32,
     reader: Option<SlotKey>,
     writers: VecDeque<SlotKey>,
+    /// Waits for readiness alone; a number that has one has nothing else.
+    watcher: Option<SlotKey>,
+    /// A pipe's end that was set non-blocking.
+    is_nonblocking: bool,
 }
 
 pub(super) struct Epoll {
     epoll: OwnedFd,
     event: Arc<EventFd>,
     packer: Packer,
+    /// Where datagrams go, once a socket receives any.
+    datagrams: Option<Packer>,
     offload: Offload,
     /// By descriptor number.
     sockets: Vec<Socket>,
@@ -58,7 +65,8 @@ pub(super) struct Epoll {
     /// What the packer's count of releases was when the line was last looked at; `None` if the
     /// line has grown since.
     releases_seen: Option<u64>,
-    accepts_paused: usize,
+    /// Streams in line that wait for their task, not for a release: looked at every time.
+    tasks_awaited: usize,
     /// Files that are closed as soon as no helper uses them any more.
     closing: Vec<OwnedFd>,
 }
@@ -78,11 +86,12 @@ impl Epoll {
             epoll,
             event,
             packer: Packer::new(pool),
+            datagrams: None,
             sockets: Vec::new(),
             events: Vec::with_capacity(EVENTS_MAX),
             paused: VecDeque::new(),
             releases_seen: None,
-            accepts_paused: 0,
+            tasks_awaited: 0,
             closing: Vec::new(),
         };
         // Edge-triggered, so the counter need not be read.
@@ -92,6 +101,11 @@ impl Epoll {
 
     pub(super) fn event(&self) -> Arc<EventFd> {
         Arc::clone(&self.event)
+    }
+
+    /// Receives datagrams into the pool from now on.
+    pub(super) fn open_datagrams(&mut self, pool: &Rc<Pool>) {
+        self.datagrams = Some(Packer::of_datagrams(pool));
     }
 
     fn register(&self, descriptor: RawFd, data: u64) -> Result<(), Errno> {
@@ -131,8 +145,15 @@ impl Epoll {
             return;
         }
         match op {
-            Op::Send { socket, .. } | Op::SendVectored { socket, .. } => {
+            Op::Ready { .. } | Op::WaitChild { .. } => self.watch(key, slots, now),
+            Op::Send { socket, .. }
+            | Op::SendVectored { socket, .. }
+            | Op::SendTo { socket, .. }
+            | Op::Write { pipe: socket, .. } => {
                 let socket = *socket;
+                if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
+                    return slots.complete(key, Err(errno), now);
+                }
                 let waits = |socket: &Socket| !socket.writers.is_empty();
                 if self.sockets.get(socket as usize).is_some_and(waits)
                     || Self::try_send(key, slots, now)
@@ -151,8 +172,13 @@ impl Epoll {
                     result => slots.complete(key, result.map(Value::Count), now),
                 }
             }
-            Op::ReceiveOnce { socket, .. } => {
+            Op::ReceiveOnce { socket, .. }
+            | Op::ReceiveFrom { socket, .. }
+            | Op::Read { pipe: socket, .. } => {
                 let socket = *socket;
+                if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
+                    return slots.complete(key, Err(errno), now);
+                }
                 if Self::try_receive_once(key, slots, now) {
                     match self.socket(socket) {
                         Ok(entry) => entry.reader = Some(key),
@@ -177,6 +203,18 @@ impl Epoll {
             }
             _ => unreachable!("streams are armed and file operations offloaded"),
         }
+    }
+
+    /// Calls on pipes know no MSG_DONTWAIT: an end is set non-blocking, once.
+    fn prepare(&mut self, is_pipe: bool, descriptor: RawFd) -> Result<(), Errno> {
+        if is_pipe {
+            let entry = self.socket(descriptor)?;
+            if !entry.is_nonblocking {
+                calls::set_nonblocking(descriptor, true)?;
+                entry.is_nonblocking = true;
+            }
+        }
+        Ok(())
     }
 
     /// The number means nothing any more; the kernel drops the registration with the descriptor.
@@ -206,10 +244,18 @@ impl Epoll {
                     // SAFETY: the message owns all that its header leads to.
                     unsafe { calls::send_message(socket, message.header(), libc::MSG_DONTWAIT) }
                 }
+                Some(Op::SendTo { socket, letter }) => {
+                    let socket = *socket;
+                    // SAFETY: the letter owns all that its header leads to.
+                    unsafe { calls::send_message(socket, letter.header(), libc::MSG_DONTWAIT) }
+                }
+                Some(Op::Write { pipe, payload, written, .. }) => {
+                    calls::write(*pipe, &payload[*written..])
+                }
                 _ => return false,
             };
             match step {
-                Err(Errno(libc::EAGAIN)) => return true,
+                Err(Errno(libc::EAGAIN)) if !Self::is_at_once(key, slots) => return true,
                 Err(Errno(libc::EINTR)) => {}
                 step => {
                     if !settle::sent(slots, key, step, now) {
@@ -220,13 +266,33 @@ impl Epoll {
         }
     }
 
+    fn is_at_once(key: SlotKey, slots: &mut Slots) -> bool {
+        let op = slots.op(key);
+        matches!(op, Some(Op::SendTo { letter, .. }) if letter.is_at_once())
+    }
+
     /// Receives once. True if the socket must become readable first.
     fn try_receive_once(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
         loop {
-            let Some(Op::ReceiveOnce { socket, buffer }) = slots.op(key) else { return false };
-            let (start, length) = buffer.spare();
-            // SAFETY: the spare part belongs to the operation.
-            match unsafe { calls::receive(*socket, start, length, libc::MSG_DONTWAIT) } {
+            let received = match slots.op(key) {
+                Some(Op::ReceiveOnce { socket, buffer }) => {
+                    let (start, length) = buffer.spare();
+                    // SAFETY: the spare part belongs to the operation.
+                    unsafe { calls::receive(*socket, start, length, libc::MSG_DONTWAIT) }
+                }
+                Some(Op::ReceiveFrom { socket, reception }) => {
+                    let (socket, header) = (*socket, reception.header());
+                    // SAFETY: the reception owns all that its header leads to.
+                    unsafe { calls::receive_message(socket, header, libc::MSG_DONTWAIT) }
+                }
+                Some(Op::Read { pipe, buffer, .. }) => {
+                    let (start, length) = buffer.spare();
+                    // SAFETY: the spare part belongs to the operation.
+                    unsafe { calls::read(*pipe, start, length) }
+                }
+                _ => return false,
+            };
+            match received {
                 Err(Errno(libc::EAGAIN)) => return true,
                 Err(Errno(libc::EINTR)) => {}
                 count => {
@@ -266,8 +332,12 @@ impl Epoll {
         if FileCall::of(op).is_some() {
             return; // A helper has it: its slot stays until the answer.
         }
-        let is_stream = matches!(op, Op::Accept { .. } | Op::Receive { .. });
-        if let Some(socket) = self.sockets.get_mut(op.descriptor() as usize) {
+        let is_stream =
+            matches!(op, Op::Accept { .. } | Op::Receive { .. } | Op::ReceiveDatagrams { .. });
+        if op.is_watch() {
+            let number = op.awaits().0;
+            self.unwatch(number);
+        } else if let Some(socket) = self.sockets.get_mut(op.descriptor() as usize) {
             socket.reader.take_if(|reader| *reader == key);
             socket.writers.retain(|writer| *writer != key);
         }
@@ -281,8 +351,8 @@ impl Epoll {
     pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
         for index in 0..self.sockets.len() {
             let socket = &mut self.sockets[index];
-            let keys: Vec<SlotKey> =
-                socket.reader.take().into_iter().chain(socket.writers.drain(..)).collect();
+            let waiting = socket.reader.take().into_iter().chain(socket.watcher);
+            let keys: Vec<SlotKey> = waiting.chain(socket.writers.drain(..)).collect();
             for key in keys {
                 self.cancel(key, slots);
             }
@@ -309,6 +379,10 @@ impl Epoll {
                 continue;
             }
             let reader = socket.reader;
+            if let Some(key) = socket.watcher {
+                self.watched(key, index, ready, slots);
+                continue;
+            }
             if ready & WRITABLE != 0 && !socket.writers.is_empty() {
                 self.write(index, slots, now);
             }
@@ -333,7 +407,11 @@ impl Epoll {
 
     fn read(&mut self, key: SlotKey, finished: bool, slots: &mut Slots, now: Instant) {
         match slots.op(key) {
-            Some(Op::ReceiveOnce { socket, .. }) => {
+            Some(
+                Op::ReceiveOnce { socket, .. }
+                | Op::ReceiveFrom { socket, .. }
+                | Op::Read { pipe: socket, .. },
+            ) => {
                 let index = *socket as usize;
                 if !Self::try_receive_once(key, slots, now) {
                     self.sockets[index].reader = None;
@@ -343,6 +421,12 @@ impl Epoll {
                 let socket = *socket;
                 if slots.arm(key) == Some(Arm::Armed) {
                     self.receive(key, socket, finished, slots);
+                }
+            }
+            Some(Op::ReceiveDatagrams { socket, .. }) => {
+                let socket = *socket;
+                if slots.arm(key) == Some(Arm::Armed) {
+                    self.receive_datagrams(key, socket, slots);
                 }
             }
             Some(Op::Accept { listener }) => {
@@ -388,6 +472,37 @@ impl Epoll {
         self.line_up(key);
     }
 
+    /// Receives datagrams until there is none; or buffers or credit are spent, or it fails: then
+    /// the stream waits in line until its task has taken what it has.
+    fn receive_datagrams(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots) {
+        let packer = self.datagrams.as_mut().expect("a stream of datagrams has its packer");
+        loop {
+            let Some(credit) = slots.credit(key).map(Rc::clone) else { return };
+            if credit.is_spent() {
+                break;
+            }
+            let Some((start, length)) = packer.room() else {
+                metrics::add(Counter::BufferWaits, 1);
+                break;
+            };
+            // SAFETY: the room belongs to the packer's open buffer.
+            match unsafe { calls::receive_datagram(socket, start, length, libc::MSG_DONTWAIT) } {
+                Ok(count) => {
+                    let datagram = packer.fill(count, &credit);
+                    slots.push_event(key, Event::Datagram(datagram));
+                }
+                Err(Errno(libc::EAGAIN)) => return,
+                Err(Errno(libc::EINTR)) => {}
+                Err(errno) => {
+                    slots.push_event(key, Event::Failed(errno));
+                    break;
+                }
+            }
+        }
+        slots.set_arm(key, Arm::Disarmed);
+        self.line_up(key);
+    }
+
     /// The last event of a receive: whatever readiness comes later, nothing is to be read.
     fn end(key: SlotKey, event: Event, slots: &mut Slots) {
         slots.set_arm(key, Arm::Disarmed);
@@ -416,18 +531,19 @@ impl Epoll {
     }
 
     /// Goes on with the streams in line that can: receives once there are buffers and their credit
-    /// allows, accepts once somebody waits for them. True if any was looked at.
+    /// allows, datagrams if also nothing waits for their task, accepts once somebody waits for
+    /// them. True if any was looked at.
     fn resume(&mut self, slots: &mut Slots) -> bool {
         let line_has_grown = self.releases_seen.is_none() && !self.paused.is_empty();
-        if line_has_grown && !self.packer.has_room() {
+        if line_has_grown && !(self.packer.has_room() && self.has_room_for_datagrams()) {
             slots.unpin_queued();
         }
-        let releases = Some(self.packer.releases());
-        if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
+        let releases = Some(self.releases());
+        if self.paused.is_empty() || (self.releases_seen == releases && self.tasks_awaited == 0) {
             return false;
         }
         self.releases_seen = releases;
-        self.accepts_paused = 0;
+        self.tasks_awaited = 0;
         let now = clock::now();
         let mut resumed = false;
         for _ in 0..self.paused.len() {
@@ -435,20 +551,33 @@ impl Epoll {
             if slots.arm(key) != Some(Arm::Disarmed) {
                 continue;
             }
-            let ready = match slots.credit(key) {
-                Some(credit) => !credit.is_spent() && self.packer.has_room(),
-                None => slots.is_wanted(key),
+            let (has_room, waits_for_task) = match slots.op(key) {
+                Some(Op::Receive { .. }) => (self.packer.has_room(), false),
+                Some(Op::ReceiveDatagrams { .. }) => {
+                    (self.has_room_for_datagrams(), slots.queued(key) > 0)
+                }
+                _ => (true, !slots.is_wanted(key)),
             };
-            if ready {
+            let is_spent = slots.credit(key).is_some_and(|credit| credit.is_spent());
+            if has_room && !is_spent && !waits_for_task {
                 resumed = true;
                 slots.set_arm(key, Arm::Armed);
                 self.read(key, true, slots, now);
             } else {
-                self.accepts_paused += usize::from(slots.credit(key).is_none());
+                self.tasks_awaited += usize::from(waits_for_task);
                 self.paused.push_back(key);
             }
         }
         resumed
+    }
+
+    fn has_room_for_datagrams(&mut self) -> bool {
+        self.datagrams.as_mut().is_none_or(Packer::has_room)
+    }
+
+    /// Changes whenever a buffer or credit of either kind comes back.
+    fn releases(&self) -> u64 {
+        self.packer.releases() + self.datagrams.as_ref().map_or(0, Packer::releases)
     }
 
     /// Takes readiness from the kernel; sleeps if asked to.
