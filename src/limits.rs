@@ -83,6 +83,23 @@ pub const REMOTE_JOBS_COUNT_MAX: usize = 1 << 20;
 /// Jobs waiting in the cpu pool's queue. Full, the caller waits.
 pub const CPU_QUEUE_COUNT_MAX: usize = 1024;
 
+/// Jobs that wait for a pool of a program's own, or for the default pool. Full, the caller waits,
+/// or is told.
+pub const POOL_QUEUE_COUNT_DEFAULT: usize = 1024;
+
+/// Most jobs that a pool's queue may be asked to hold.
+pub const POOL_QUEUE_COUNT_MAX: usize = 1 << 20;
+
+/// Most threads that a pool may be asked to have.
+pub const POOL_THREADS_COUNT_MAX: usize = 4096;
+
+/// Threads of the default pool for blocking calls, started when they are needed. When all are busy,
+/// jobs wait.
+pub const BLOCKING_THREADS_COUNT_MAX: usize = 256;
+
+/// How long a pool's thread waits for a job before it ends.
+pub const POOL_IDLE_MS_DEFAULT: u64 = 10_000;
+
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
 
@@ -103,6 +120,8 @@ const _: () = assert!(
     CONNECTION_CREDIT_BYTES as u64
         <= BUFFERS_COUNT_DEFAULT as u64 * BUFFER_BYTES_DEFAULT as u64 / 4
 );
+const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
+const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
 const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);
 const _: () = assert!(MESH_SLICE_NS <= SLICE_NS);
 const _: () = assert!(SLICE_NS < SLOW_POLL_NS);

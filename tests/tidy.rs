@@ -16,7 +16,7 @@ mod text;
 const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
-    &["cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
+    &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
     &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
     &["store"],
     &["service"],

@@ -22,6 +22,7 @@ mod files;
 mod intervals;
 mod lifecycle;
 mod paused_clock;
+mod pools;
 mod scopes;
 mod script;
 mod shards;
