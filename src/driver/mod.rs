@@ -75,6 +75,9 @@ pub(crate) struct BufferSettings {
 /// Whether, and until when, a turn may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
+    /// Not at all, and there are tasks to run: where looking for completions costs a system call
+    /// that hands over nothing, it need not be made every time.
+    Busy,
     /// Not at all.
     No,
     /// Until something happens or the instant has come ([`Instant::NEVER`]: no deadline).

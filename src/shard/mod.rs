@@ -229,7 +229,7 @@ impl Shard {
     /// Hands over what was started. Sleeps until the next timer, a completion or a message if
     /// nothing is ready.
     fn submit_or_park(&self, may_sleep: bool) -> Result<(), Errno> {
-        let mut wait = Wait::No;
+        let mut wait = if self.executor.is_ready() { Wait::Busy } else { Wait::No };
         if may_sleep && !self.executor.is_ready() {
             self.sleeper.announce();
             if self.shared.has_paused_clock() {
@@ -237,9 +237,11 @@ impl Shard {
             } else if !self.has_messages() {
                 self.recorder.flush();
                 wait = Wait::Until(self.timers.borrow().next_deadline());
+            } else {
+                wait = Wait::Busy;
             }
         }
-        self.has_slept.set(wait != Wait::No);
+        self.has_slept.set(matches!(wait, Wait::Until(_)));
         let parked = self.driver.borrow_mut().park(wait);
         self.sleeper.awake();
         parked
