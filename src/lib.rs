@@ -44,6 +44,7 @@ pub mod engine;
 mod error;
 mod executor;
 pub mod fs;
+pub mod io;
 pub mod limits;
 pub mod metrics;
 pub mod net;

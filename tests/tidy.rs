@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
     &["cpu", "runtime", "shard", "sync", "task", "time"],
-    &["fs", "net", "protocol"],
+    &["fs", "io", "net", "protocol"],
     &["store"],
     &["service"],
     &["daemon"],
