@@ -55,6 +55,8 @@ enum Kind {
     AlreadyRunning,
     Panicked,
     Foreign(io::ErrorKind),
+    TimedOut,
+    Disconnected,
 }
 
 /// What went wrong, as one sentence, with queries for the cases a program can act on.
@@ -101,6 +103,31 @@ impl Error {
         }
     }
 
+    /// A wait that would block the thread of a shard.
+    pub fn would_stop_shard() -> Self {
+        Self {
+            kind: Kind::AlreadyRunning,
+            message: "waiting here would stop the shard that runs on this thread; await the \
+                      handle instead, or wait on another thread"
+                .into(),
+        }
+    }
+
+    /// `what` was called off before it had a value.
+    pub fn cancelled(what: impl fmt::Display) -> Self {
+        Self { kind: Kind::Cancelled, message: format!("{what} was cancelled") }
+    }
+
+    /// The time for `what` was over first.
+    pub fn timed_out(what: impl fmt::Display) -> Self {
+        Self { kind: Kind::TimedOut, message: format!("{what} took longer than its time limit") }
+    }
+
+    /// The peer is gone; the message says which, and how.
+    pub fn disconnected(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Disconnected, message: message.into() }
+    }
+
     /// Code handed to another thread or task panicked with `message`.
     pub fn panicked(message: impl fmt::Display) -> Self {
         Self { kind: Kind::Panicked, message: format!("panicked: {message}") }
@@ -140,7 +167,7 @@ impl Error {
         self.kind == Kind::Unsupported
     }
 
-    /// Whether a runtime already ran on this thread.
+    /// Whether a runtime ran on this thread already, which allows no second one and no blocking.
     pub fn is_already_running(&self) -> bool {
         self.kind == Kind::AlreadyRunning
     }
@@ -150,18 +177,24 @@ impl Error {
         self.kind == Kind::Panicked
     }
 
-    /// Whether the peer is gone: reset, broken pipe, aborted, timed out by the kernel.
+    /// Whether a time limit was reached first.
+    pub fn is_timed_out(&self) -> bool {
+        self.kind == Kind::TimedOut
+    }
+
+    /// Whether the peer is gone: reset, broken pipe, aborted, timed out by the kernel, killed.
     pub fn is_disconnected(&self) -> bool {
-        matches!(
-            self.errno(),
-            Some(Errno(
-                libc::ECONNRESET
-                    | libc::EPIPE
-                    | libc::ECONNABORTED
-                    | libc::ETIMEDOUT
-                    | libc::ENOTCONN
-            ))
-        )
+        self.kind == Kind::Disconnected
+            || matches!(
+                self.errno(),
+                Some(Errno(
+                    libc::ECONNRESET
+                        | libc::EPIPE
+                        | libc::ECONNABORTED
+                        | libc::ETIMEDOUT
+                        | libc::ENOTCONN
+                ))
+            )
     }
 
     /// Whether the address is taken.

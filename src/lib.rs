@@ -44,6 +44,7 @@ pub mod engine;
 mod error;
 mod executor;
 pub mod fs;
+pub mod future;
 pub mod io;
 pub mod limits;
 pub mod metrics;
@@ -51,12 +52,14 @@ pub mod net;
 mod op;
 #[cfg(feature = "daemon")]
 pub mod protocol;
+mod reply;
 mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
 #[cfg(feature = "daemon")]
 pub mod store;
+pub mod stream;
 mod sync;
 pub mod task;
 pub mod time;
@@ -66,4 +69,5 @@ pub use crate::driver::{InFlight, Leaked};
 pub use crate::engine::{Engine, EngineReport};
 pub use crate::error::{Errno, Error, Result};
 pub use crate::op::{Direction, SocketOptions};
+pub use crate::reply::{JobState, WaitError};
 pub use crate::runtime::{Builder, Handle, Runtime, ShutdownReport};

@@ -79,6 +79,10 @@ pub const MESH_SLICE_NS: u64 = 250_000;
 /// Messages in one mesh lane (one ordered pair of shards). Full, the sender waits.
 pub const MESH_LANE_COUNT_MAX: usize = 1024;
 
+/// Jobs from other threads (spawned or deferred) that a shard has not taken. Past it, a new one is
+/// refused.
+pub const REMOTE_JOBS_COUNT_MAX: usize = 1 << 20;
+
 /// Jobs waiting in the cpu pool's queue. Full, the caller waits.
 pub const CPU_QUEUE_COUNT_MAX: usize = 1024;
 

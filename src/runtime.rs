@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::thread;
@@ -47,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) draining: AtomicBool,
     stopping: AtomicBool,
+    /// Whether the clock stands still while the one shard works.
+    paused_clock: bool,
+    /// Jobs on other threads for which it stands still as well.
+    clock_holds: AtomicUsize,
     /// Threads of single connections (the `threads` engine), by what wakes them.
     connection_threads: Mutex<Slab<Waker>>,
 }
@@ -58,6 +62,7 @@ impl Shared {
         shards: usize,
         registry: Registry,
         cpu_queue: usize,
+        paused_clock: bool,
     ) -> Self {
         Self {
             choice,
@@ -70,6 +75,8 @@ impl Shared {
             hooks: Arc::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            paused_clock,
+            clock_holds: AtomicUsize::new(0),
             connection_threads: Mutex::default(),
         }
     }
@@ -90,6 +97,25 @@ impl Shared {
     /// Whether the runtime ends: nobody falls asleep any more.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_paused_clock(&self) -> bool {
+        self.paused_clock
+    }
+
+    /// Whether a paused clock may not move. What a job sent before it let go is visible after this.
+    pub(crate) fn is_clock_held(&self) -> bool {
+        self.clock_holds.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn hold_clock(&self) {
+        self.clock_holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn release_clock(&self) {
+        self.clock_holds.fetch_sub(1, Ordering::Release);
+        // The shard may wait without a deadline until the clock may move.
+        self.remote(ShardId(0)).nudge();
     }
 
     fn connection_threads(&self) -> MutexGuard<'_, Slab<Waker>> {
@@ -265,6 +291,8 @@ impl Runtime {
     }
 
     fn end(&mut self) {
+        // Deadlines of the end are real ones, also inside a runtime whose clock stands still.
+        let _real = clock::real_for_now();
         self.shared.stopping.store(true, Ordering::SeqCst);
         for thread in &self.threads {
             thread.thread().unpark();
@@ -355,7 +383,8 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     let (shared, id) = context::with(|shard| (Arc::clone(&shard.shared), shard.id()));
-    if !matches!(shared.choice, Choice::Blocking) {
+    // A paused clock is that of one thread, so its connections stay there.
+    if !matches!(shared.choice, Choice::Blocking) || shared.has_paused_clock() {
         crate::task::Builder::new().name(name).spawn(start()).detach();
         return Ok(());
     }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::metrics::{self, Counter, Measure, Registry};
 use crate::shard::context;
+use crate::shard::paused::ClockHold;
 use crate::shard::placement;
 use crate::shard::priority;
 use crate::shard::topology::CpuId;
@@ -245,7 +246,8 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    let pool = context::with(|shard| Arc::clone(&shard.shared.cpu));
+    let (pool, hold) =
+        context::with(|shard| (Arc::clone(&shard.shared.cpu), ClockHold::new(&shard.shared)));
     metrics::add(Counter::CpuJobs, 1);
     let (sender, receiver) = oneshot::channel();
     let queued = clock::now();
@@ -255,6 +257,7 @@ where
         let value = f();
         metrics::record(Measure::CpuRun, clock::now().nanos_since(started));
         sender.send(value);
+        drop(hold);
     }))
     .await?;
     receiver.await.map_err(|lost| match lost {

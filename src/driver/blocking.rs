@@ -151,6 +151,16 @@ impl Blocking {
             return;
         }
         match op {
+            Op::Ready { .. } | Op::WaitChild { .. } => self.watch(key, slots),
+            Op::Read { pipe, .. } | Op::Write { pipe, .. } => {
+                // Waited for by poll(2): a pipe has no timeout of its own.
+                if let Err(errno) = calls::set_nonblocking(*pipe, true) {
+                    return slots.complete(key, Err(errno), clock::now());
+                }
+                self.pending.push(key);
+                let called = self.call(key, 0, slots);
+                self.finish(key, called, slots);
+            }
             Op::Shutdown { socket, how } => {
                 let result = calls::shutdown(*socket, *how);
                 slots.complete(key, result.map(Value::Count), clock::now());
@@ -173,6 +183,31 @@ impl Blocking {
                 }
             }
             _ => self.pending.push(key),
+        }
+    }
+
+    /// Looks whether a descriptor is ready; if not, keeps a duplicate to look at later, since its
+    /// number may mean something else by then.
+    fn watch(&mut self, key: SlotKey, slots: &mut Slots) {
+        let Some(op) = slots.op(key) else { return };
+        let held = match op {
+            Op::WaitChild { process, held } => {
+                calls::open_process(*process).map(|process| *held = Some(process))
+            }
+            _ => Ok(()),
+        };
+        let (descriptor, bits) = op.awaits();
+        let ready = held.and_then(|()| calls::ready_now(descriptor, bits)).and_then(|ready| {
+            if ready == 0
+                && let Op::Ready { held, .. } = op
+            {
+                *held = Some(calls::duplicate(descriptor)?);
+            }
+            Ok(ready)
+        });
+        match ready {
+            Ok(0) => self.pending.push(key),
+            result => slots.complete(key, result.map(Value::Count), clock::now()),
         }
     }
 
@@ -279,8 +314,11 @@ impl Blocking {
         let socket = op.descriptor();
         let option = match op {
             Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => libc::SO_SNDTIMEO,
-            Op::Connect { .. } | Op::Accept { .. } => return self.poll(&[key], deadline, slots),
-            _ => libc::SO_RCVTIMEO,
+            Op::Receive { .. }
+            | Op::ReceiveOnce { .. }
+            | Op::ReceiveFrom { .. }
+            | Op::ReceiveDatagrams { .. } => libc::SO_RCVTIMEO,
+            _ => return self.poll(&[key], deadline, slots),
         };
         if !self.limit(socket, option, deadline)? {
             return Ok(());
@@ -336,16 +374,7 @@ impl Blocking {
         let mut descriptors: Vec<libc::pollfd> = keys
             .iter()
             .map(|key| {
-                let (fd, events) = slots.op(*key).map_or((-1, 0), |op| {
-                    let writes = matches!(
-                        op,
-                        Op::Send { .. }
-                            | Op::SendVectored { .. }
-                            | Op::SendTo { .. }
-                            | Op::Connect { .. }
-                    );
-                    (op.descriptor(), if writes { libc::POLLOUT } else { libc::POLLIN })
-                });
+                let (fd, events) = slots.op(*key).map_or((-1, 0), |op| op.awaits());
                 libc::pollfd { fd, events, revents: 0 }
             })
             .collect();
@@ -355,9 +384,9 @@ impl Blocking {
             Instant::NEVER => None,
             deadline => Some(deadline.nanos_since(clock::now())),
         };
-        if !self.parker.bell.begin(bell::POLLING) {
-            return Ok(());
-        }
+        // Rung before: it does not wait then, but looks all the same.
+        let may_wait = self.parker.bell.begin(bell::POLLING);
+        let timeout_ns = if may_wait { timeout_ns } else { Some(0) };
         let polled = calls::poll(&mut descriptors, timeout_ns);
         self.parker.bell.end();
         match polled {
@@ -370,7 +399,10 @@ impl Blocking {
         }
         for (key, descriptor) in keys.iter().zip(&descriptors) {
             if descriptor.revents != 0 {
-                let begun = self.call(*key, libc::MSG_DONTWAIT, slots);
+                let begun = match slots.op(*key) {
+                    Some(op) if op.is_watch() => Called::Other(Ok(descriptor.revents as u32)),
+                    _ => self.call(*key, libc::MSG_DONTWAIT, slots),
+                };
                 self.finish(*key, begun, slots);
             }
         }
@@ -426,6 +458,14 @@ impl Blocking {
                 Called::Other(unsafe { calls::receive(*socket, start, length, flags) })
             }
             Op::Connect { socket, .. } => Called::Connected(calls::connected(*socket)),
+            Op::Read { pipe, buffer, .. } => {
+                let (start, length) = buffer.spare();
+                // SAFETY: the spare part belongs to the operation.
+                Called::Other(unsafe { calls::read(*pipe, start, length) })
+            }
+            Op::Write { pipe, payload, written, .. } => {
+                Called::Sent(calls::write(*pipe, &payload[*written..]))
+            }
             _ => unreachable!("everything else is performed when it is started"),
         }
     }

@@ -215,6 +215,11 @@ impl Driver {
         }
     }
 
+    /// Whether something is in flight that ends whatever others do, such as a read of a file.
+    pub(crate) fn is_working(&self) -> bool {
+        self.slots.is_working()
+    }
+
     /// What ends a [`Driver::park`] from another thread.
     pub(crate) fn unparker(&self) -> Unparker {
         match &*self.backend {

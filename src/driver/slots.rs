@@ -397,6 +397,14 @@ impl Slots {
         self.get(key).is_some_and(|slot| matches!(slot.state, State::Orphaned))
     }
 
+    /// Whether something is in flight that ends whatever others do.
+    pub(crate) fn is_working(&self) -> bool {
+        self.slots.iter().any(|slot| {
+            matches!(slot.state, State::InFlight { .. } | State::Orphaned)
+                && slot.op.ends_by_itself()
+        })
+    }
+
     /// What is in flight, longest first.
     pub(crate) fn in_flight(&self, now: Instant) -> Vec<InFlight> {
         let mut list: Vec<InFlight> = self

@@ -38,10 +38,17 @@ use crate::clock::{self, Instant};
 use crate::metrics::{self, Counter, Measure};
 
 /// What joins a task.
-pub(crate) type Joint<T> = Task<Result<T, JoinError>, Class>;
+pub(crate) type Joint<T> = Task<Result<T, JoinError>, Home>;
 
 /// A woken task.
-pub(crate) type Ready = Runnable<Class>;
+pub(crate) type Ready = Runnable<Home>;
+
+/// Where a woken task goes. It lies in the task and not in its schedule function, which has to be
+/// without size: otherwise each wake takes and gives back a reference to keep it alive.
+pub(crate) struct Home {
+    class: Class,
+    inbox: Arc<Inbox>,
+}
 
 thread_local! {
     /// The executor of this thread, while one is entered: where wakes on this thread push.
@@ -101,17 +108,14 @@ impl Executor {
         F::Output: 'static,
     {
         metrics::add(Counter::TasksSpawned, 1);
-        let inbox = Arc::clone(&self.inbox);
-        let schedule = move |ready: Ready| schedule(&inbox, ready);
-        let class = info.class();
+        let home = Home { class: info.class(), inbox: Arc::clone(&self.inbox) };
         let ((ready, task), key) = self.live.insert(info, self.now.get(), |key| {
             let tracked = task::Tracked::new(future, Rc::clone(&self.live), key);
-            let builder = async_task::Builder::new().metadata(class);
-            // SAFETY: future and output are 'static and so is the schedule function, which is also
-            // Send and Sync (it holds an `Arc<Inbox>`). The future need not be Send: its Runnable
-            // is run and dropped only on this thread: `schedule` keeps it here or sends it here
-            // through the inbox, whose owner drops what is left (and leaks what arrives after
-            // that).
+            let builder = async_task::Builder::new().metadata(home);
+            // SAFETY: future and output are 'static, and `schedule` is a plain function. The future
+            // need not be Send: its Runnable is run and dropped only on this thread: `schedule`
+            // keeps it here or sends it here through the inbox, whose owner drops what is left (and
+            // leaks what arrives after that).
             let (ready, task) = unsafe { builder.spawn_unchecked(|_| tracked, schedule) };
             let waker = ready.waker();
             ((ready, task), waker)
@@ -134,7 +138,7 @@ impl Executor {
         self.inbox.take(&mut woken);
         let mut queue = self.queue.borrow_mut();
         for ready in woken.drain(..) {
-            let class = *ready.metadata();
+            let class = ready.metadata().class;
             queue.push(ready, class, self.now.get());
         }
     }
@@ -157,8 +161,7 @@ impl Executor {
         let mut before = self.now.get();
         loop {
             let Some((ready, woken, class)) = self.queue.borrow_mut().pop() else { break };
-            metrics::record(Measure::ReadyDelay, before.nanos_since(woken));
-            before = self.poll(ready, class, before);
+            before = self.poll(ready, class, woken, before);
             if before >= slice_end {
                 break;
             }
@@ -167,13 +170,16 @@ impl Executor {
     }
 
     /// Polls one task and accounts for its time.
-    fn poll(&self, ready: Ready, class: Class, before: Instant) -> Instant {
+    fn poll(&self, ready: Ready, class: Class, woken: Instant, before: Instant) -> Instant {
         ready.run();
         let after = clock::now();
         self.now.set(after);
         let nanos = after.nanos_since(before);
-        metrics::record(Measure::Poll, nanos);
-        metrics::add(Counter::Polls, 1);
+        metrics::with(|recorder| {
+            recorder.record(Measure::ReadyDelay, before.nanos_since(woken));
+            recorder.record(Measure::Poll, nanos);
+            recorder.add(Counter::Polls, 1);
+        });
         self.queue.borrow_mut().charge(class, nanos);
         if nanos >= self.live.hooks.slow_poll_ns() {
             self.report_slow_poll(nanos);
@@ -307,21 +313,21 @@ impl Drop for Entered {
     }
 }
 
-/// Where a woken task goes: onto this thread's queue if it lives here, into its inbox otherwise.
-fn schedule(inbox: &Arc<Inbox>, ready: Ready) {
+/// Puts a woken task onto this thread's queue if it lives here, into its inbox otherwise.
+fn schedule(ready: Ready) {
     let mut ready = Some(ready);
     // An error: the thread is ending, and with it its executor.
     let _ = LOCAL.try_with(|local| {
         if let Ok(Some(executor)) = local.try_borrow().as_deref()
-            && Arc::ptr_eq(&executor.inbox, inbox)
-            && let Some(ready) = ready.take()
+            && let Some(ready) =
+                ready.take_if(|ready| Arc::ptr_eq(&executor.inbox, &ready.metadata().inbox))
         {
-            let class = *ready.metadata();
+            let class = ready.metadata().class;
             executor.queue.borrow_mut().push(ready, class, executor.now.get());
         }
     });
     if let Some(ready) = ready
-        && let Err(ready) = inbox.push(ready)
+        && let Err(ready) = Arc::clone(&ready.metadata().inbox).push(ready)
     {
         // Its thread is gone and the future may not be dropped on another: leaked on purpose.
         std::mem::forget(ready);

@@ -37,6 +37,11 @@ impl Class {
             Class::Background => 1,
         }
     }
+
+    /// What a nanosecond of it counts: the more, the smaller its share.
+    pub(super) const fn weight(self) -> u64 {
+        Class::Latency.share() / self.share()
+    }
 }
 
 /// Names a task among all that this process has ever spawned.

@@ -10,9 +10,12 @@
 //! - [`copy`] moves bytes from the reader's own buffer; [`relay`] sends received chunks on as they
 //!   are.
 //!
+//! [`AsyncFd`] makes any other descriptor awaitable.
+//!
 //! Errors are [`std::io::Error`], as in the traits. A limit that is reached, and any other
 //! [`crate::Error`], comes back whole by [`crate::Error::from`].
 
+pub mod async_fd;
 mod copy;
 mod lines;
 
@@ -22,8 +25,10 @@ pub use futures_util::io::{
     SeekFrom, Sink, empty, repeat, sink,
 };
 
+pub use self::async_fd::{AsyncFd, Readiness};
 pub use self::copy::{Relay, copy, copy_bidirectional, relay};
 pub use self::lines::Lines;
+pub use crate::op::Interest;
 
 use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};

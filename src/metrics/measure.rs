@@ -35,6 +35,14 @@ pub enum Measure {
     Sync,
     /// A file status query, from submission to completion.
     Stat,
+    /// A wait for a descriptor to become ready, from submission to completion.
+    Ready,
+    /// A read from a pipe, from submission to completion.
+    Read,
+    /// A write to a pipe, from submission to completion.
+    Write,
+    /// A wait for a child process, from submission to completion.
+    WaitChild,
     /// A message between shards, from sending to being taken.
     MeshHop,
     /// A job for the cpu pool, from being queued to being started.
@@ -63,7 +71,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -78,6 +86,10 @@ impl Measure {
         Self::WriteAt,
         Self::Sync,
         Self::Stat,
+        Self::Ready,
+        Self::Read,
+        Self::Write,
+        Self::WaitChild,
         Self::MeshHop,
         Self::CpuWait,
         Self::CpuRun,
@@ -107,6 +119,10 @@ impl Measure {
             Self::WriteAt => operation("write_at"),
             Self::Sync => operation("sync"),
             Self::Stat => operation("stat"),
+            Self::Ready => operation("ready"),
+            Self::Read => operation("read"),
+            Self::Write => operation("write"),
+            Self::WaitChild => operation("wait_child"),
             Self::MeshHop => single("mesh_hop", "A message between shards, sent to taken."),
             Self::CpuWait => single("cpu_wait", "A job for the cpu pool, queued to started."),
             Self::CpuRun => single("cpu_run", "A job in the cpu pool, started to ended."),

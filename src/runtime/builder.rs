@@ -25,6 +25,7 @@ pub struct Builder {
     cpu_queue: usize,
     histograms: bool,
     teardown: Duration,
+    paused_clock: bool,
 }
 
 impl Default for Builder {
@@ -42,6 +43,7 @@ impl Default for Builder {
             cpu_queue: limits::CPU_QUEUE_COUNT_MAX,
             histograms: true,
             teardown: Duration::from_millis(limits::TEARDOWN_MS_DEFAULT),
+            paused_clock: false,
         }
     }
 }
@@ -119,6 +121,24 @@ impl Builder {
         self
     }
 
+    /// Has time stand still while tasks run, and jump to the next deadline once nothing is left to
+    /// do: for tests, in which hours pass in a moment and things happen in one order only.
+    ///
+    /// [`clock::now`](crate::clock::now), sleeps, time limits, intervals and timers of the shard's
+    /// thread all follow this clock, to the nanosecond. It moves when no task is ready, nothing has
+    /// completed, no message has come, and no job of the cpu pool and no operation on a file is
+    /// under way; then it stands at the next deadline at once.
+    /// [`time::advance`](crate::time::advance) moves it by hand. A peer outside the process is not
+    /// waited for: a time limit around a receive is over before it has answered.
+    ///
+    /// There is one shard, also where [`Builder::shards`] is left to the host. Under the `threads`
+    /// engine connections are served on the shard's thread.
+    #[must_use]
+    pub fn paused_clock(mut self, on: bool) -> Self {
+        self.paused_clock = on;
+        self
+    }
+
     /// What [`Builder::build`] would do on this host: the engine and why, and where threads sit.
     ///
     /// # Errors
@@ -134,7 +154,8 @@ impl Builder {
         self.check()?;
         let topology =
             Topology::of_host().map_err(|error| Error::unsupported(error.to_string()))?;
-        placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
+        let shards = if self.paused_clock { Count::Exactly(1) } else { self.shards };
+        placement::plan(&topology, shards, self.cpu_cores, &self.placement)
             .map_err(|error| Error::config(error.to_string()))
     }
 
@@ -163,6 +184,11 @@ impl Builder {
             {
                 return Err(Error::config(format!("{count} {what}: use at most {max}")));
             }
+        }
+        if let (true, Count::Exactly(shards @ 2..)) = (self.paused_clock, self.shards) {
+            return Err(Error::config(format!(
+                "a paused clock with {shards} shards: it is the clock of one thread, use 1 shard"
+            )));
         }
         if self.cpu_queue == 0 {
             return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
@@ -197,8 +223,15 @@ impl Builder {
         } else {
             Registry::without_histograms(shards)
         };
-        let shared =
-            Arc::new(Shared::new(choice.clone(), self.buffers, shards, registry, self.cpu_queue));
+        let shared = Shared::new(
+            choice.clone(),
+            self.buffers,
+            shards,
+            registry,
+            self.cpu_queue,
+            self.paused_clock,
+        );
+        let shared = Arc::new(shared);
         let cpu = shared
             .cpu
             .start(&plan.cpu_pool, &shared.registry)

@@ -9,9 +9,11 @@ pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
+pub(crate) mod paused;
 pub mod placement;
 pub(crate) mod priority;
 pub(crate) mod remote;
+mod remote_task;
 pub mod topology;
 
 use std::cell::{Cell, RefCell};
@@ -30,11 +32,12 @@ use crate::error::Errno;
 use crate::executor::timers::Timers;
 use crate::executor::{Executor, Inbox, Sleeper};
 use crate::limits;
-use crate::metrics::{self, Counter, Measure, Recorder};
+use crate::metrics::{Counter, Measure, Recorder};
 use crate::runtime::Shared;
 
 pub use self::context::{count, current, is_draining};
 pub use self::remote::{ShardHandle, shard};
+pub use self::remote_task::RemoteHandle;
 
 /// Index of a shard in its runtime, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +66,9 @@ pub(crate) struct Shard {
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
+    turns: Cell<u32>,
+    /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
+    paused_at: Cell<Option<Instant>>,
     /// The scheduler is asked to run this thread soon.
     _slice: priority::Short,
 }
@@ -100,13 +106,15 @@ impl Shard {
         let wakes = Inbox::new(Arc::clone(&sleeper));
         let now = clock::now();
         let executor = Executor::new(Arc::clone(&wakes), Arc::clone(&shared.hooks));
+        let is_paused = shared.has_paused_clock();
         Ok(Rc::new(Self {
             id,
             recorder: Rc::new(shared.registry.recorder(id.index())),
             shared,
             executor,
             driver: RefCell::new(driver),
-            timers: RefCell::new(Timers::new(now)),
+            timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
+            paused_at: Cell::new(is_paused.then_some(now)),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
             main: Arc::new(MainWaker {
@@ -116,6 +124,7 @@ impl Shard {
             sleeper,
             wakes,
             slice_end: Cell::new(now),
+            turns: Cell::new(0),
             _slice: priority::Short::for_current_thread(),
         }))
     }
@@ -199,9 +208,14 @@ impl Shard {
     }
 
     fn end_turn(&self, start: Instant, end: Instant) {
-        metrics::record(Measure::Turn, end.nanos_since(start));
-        metrics::add(Counter::Turns, 1);
-        self.recorder.flush();
+        /// Figures of a shard that never sleeps are late by this many turns at most.
+        const TURNS_PER_FLUSH: u32 = 64;
+        self.recorder.record(Measure::Turn, end.nanos_since(start));
+        self.recorder.add(Counter::Turns, 1);
+        self.turns.set(self.turns.get().wrapping_add(1));
+        if self.recorder.is_half_full() || self.turns.get() % TURNS_PER_FLUSH == 0 {
+            self.recorder.flush();
+        }
     }
 
     /// Hands over what was started. Sleeps until the next timer, a completion or a message if
@@ -210,7 +224,10 @@ impl Shard {
         let mut wait = Wait::No;
         if may_sleep && !self.executor.is_ready() {
             self.sleeper.announce();
-            if !self.has_messages() {
+            if self.shared.has_paused_clock() {
+                wait = self.look_and_jump()?;
+            } else if !self.has_messages() {
+                self.recorder.flush();
                 wait = Wait::Until(self.timers.borrow().next_deadline());
             }
         }

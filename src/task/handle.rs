@@ -11,14 +11,16 @@ use async_task::FallibleTask;
 
 use super::dump::TaskState;
 use crate::executor::{
-    CallbackId, Callbacks, Class, Executor, JoinError, TaskId, TaskInfo, TaskKey, unobserved,
+    self, CallbackId, Callbacks, Executor, JoinError, TaskId, TaskInfo, TaskKey, unobserved,
 };
 use crate::shard::{Shard, ShardId, context};
+
+type Joined<T> = FallibleTask<Result<T, JoinError>, executor::Home>;
 
 /// Where the result of a task is.
 enum Inner<T> {
     /// With the task, which runs or has ended.
-    Task(FallibleTask<Result<T, JoinError>, Class>),
+    Task(Joined<T>),
     /// Here: somebody looked how the task ended.
     Ended(Result<T, JoinError>),
     /// With callbacks that came after the end; they see it first.
@@ -200,10 +202,7 @@ impl<T> JoinHandle<T> {
     }
 }
 
-fn poll_task<T>(
-    task: &mut FallibleTask<Result<T, JoinError>, Class>,
-    context: &mut Context<'_>,
-) -> Poll<Result<T, JoinError>> {
+fn poll_task<T>(task: &mut Joined<T>, context: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
     // `None`: dropped by a shutdown.
     let polled = Pin::new(task).poll(context);
     polled.map(|ended| ended.unwrap_or_else(|| Err(JoinError::cancelled())))

@@ -1,18 +1,32 @@
 //! Tasks: spawn, join, abort, yield; what they carry, and how they are looked at.
 
+mod bracket;
+mod defer;
 mod dump;
+mod gather;
 mod handle;
 mod hooks;
+mod join_set;
 pub mod local;
+mod scope;
+mod token;
+mod wait;
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
 
+pub use self::bracket::bracket;
+pub use self::defer::{CallbackHandle, defer};
 pub use self::dump::{TaskDump, TaskState, Waiting, dump};
+pub use self::gather::{Gather, TaskError, TryGather, gather, shield, try_gather};
 pub use self::handle::{AbortHandle, JoinHandle};
 pub use self::hooks::{LocalBoxFuture, SpawnHook, set_spawn_hook, spawn_hook};
+pub use self::join_set::JoinSet;
 pub use self::local::LocalKey;
+pub use self::scope::{OnError, Scope, ScopeError, ScopedTask, scope, scope_with};
+pub use self::token::{CancellationToken, Cancelled, DropGuard};
+pub use self::wait::{WaitFor, wait, wait_where};
 pub use crate::executor::yield_now::YieldNow;
 pub use crate::executor::{CallbackId, Class, JoinError, PanicHook, TaskId, TaskInfo, TaskPanic};
 use crate::shard::context;

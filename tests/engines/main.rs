@@ -8,19 +8,29 @@
 #[macro_use]
 mod harness;
 
+mod async_fd;
 mod buffers;
+mod callbacks;
 mod cancellation;
+mod combinators;
 mod connections;
 mod cpu;
+mod cross_thread;
 mod crowds;
 mod datagram;
 mod files;
+mod intervals;
 mod io;
 mod lifecycle;
+mod paused_clock;
 mod pieces;
+mod scopes;
+mod script;
 mod shards;
 mod streams;
+mod streams_async;
 mod task_life;
+mod task_sets;
 mod tasks;
 mod timers;
 mod udp;

@@ -5,6 +5,7 @@
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
 mod offload;
+mod watch;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -44,6 +45,10 @@ struct Socket {
     generation: u32,
     reader: Option<SlotKey>,
     writers: VecDeque<SlotKey>,
+    /// Waits for readiness alone; a number that has one has nothing else.
+    watcher: Option<SlotKey>,
+    /// A pipe's end that was set non-blocking.
+    is_nonblocking: bool,
 }
 
 pub(super) struct Epoll {
@@ -140,10 +145,15 @@ impl Epoll {
             return;
         }
         match op {
+            Op::Ready { .. } | Op::WaitChild { .. } => self.watch(key, slots, now),
             Op::Send { socket, .. }
             | Op::SendVectored { socket, .. }
-            | Op::SendTo { socket, .. } => {
+            | Op::SendTo { socket, .. }
+            | Op::Write { pipe: socket, .. } => {
                 let socket = *socket;
+                if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
+                    return slots.complete(key, Err(errno), now);
+                }
                 let waits = |socket: &Socket| !socket.writers.is_empty();
                 if self.sockets.get(socket as usize).is_some_and(waits)
                     || Self::try_send(key, slots, now)
@@ -162,8 +172,13 @@ impl Epoll {
                     result => slots.complete(key, result.map(Value::Count), now),
                 }
             }
-            Op::ReceiveOnce { socket, .. } | Op::ReceiveFrom { socket, .. } => {
+            Op::ReceiveOnce { socket, .. }
+            | Op::ReceiveFrom { socket, .. }
+            | Op::Read { pipe: socket, .. } => {
                 let socket = *socket;
+                if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
+                    return slots.complete(key, Err(errno), now);
+                }
                 if Self::try_receive_once(key, slots, now) {
                     match self.socket(socket) {
                         Ok(entry) => entry.reader = Some(key),
@@ -188,6 +203,18 @@ impl Epoll {
             }
             _ => unreachable!("streams are armed and file operations offloaded"),
         }
+    }
+
+    /// Calls on pipes know no MSG_DONTWAIT: an end is set non-blocking, once.
+    fn prepare(&mut self, is_pipe: bool, descriptor: RawFd) -> Result<(), Errno> {
+        if is_pipe {
+            let entry = self.socket(descriptor)?;
+            if !entry.is_nonblocking {
+                calls::set_nonblocking(descriptor, true)?;
+                entry.is_nonblocking = true;
+            }
+        }
+        Ok(())
     }
 
     /// The number means nothing any more; the kernel drops the registration with the descriptor.
@@ -235,6 +262,9 @@ impl Epoll {
                     // SAFETY: the letter owns all that its header leads to.
                     unsafe { calls::send_message(socket, letter.header(), libc::MSG_DONTWAIT) }
                 }
+                Some(Op::Write { pipe, payload, written, .. }) => {
+                    calls::write(*pipe, &payload[*written..])
+                }
                 _ => return false,
             };
             match step {
@@ -257,7 +287,7 @@ impl Epoll {
     /// Receives once. True if the socket must become readable first.
     fn try_receive_once(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
         loop {
-            let count = match slots.op(key) {
+            let received = match slots.op(key) {
                 Some(Op::ReceiveOnce { socket, buffer }) => {
                     let (start, length) = buffer.spare();
                     // SAFETY: the spare part belongs to the operation.
@@ -268,9 +298,14 @@ impl Epoll {
                     // SAFETY: the reception owns all that its header leads to.
                     unsafe { calls::receive_message(socket, header, libc::MSG_DONTWAIT) }
                 }
+                Some(Op::Read { pipe, buffer, .. }) => {
+                    let (start, length) = buffer.spare();
+                    // SAFETY: the spare part belongs to the operation.
+                    unsafe { calls::read(*pipe, start, length) }
+                }
                 _ => return false,
             };
-            match count {
+            match received {
                 Err(Errno(libc::EAGAIN)) => return true,
                 Err(Errno(libc::EINTR)) => {}
                 count => {
@@ -312,7 +347,10 @@ impl Epoll {
         }
         let is_stream =
             matches!(op, Op::Accept { .. } | Op::Receive { .. } | Op::ReceiveDatagrams { .. });
-        if let Some(socket) = self.sockets.get_mut(op.descriptor() as usize) {
+        if op.is_watch() {
+            let number = op.awaits().0;
+            self.unwatch(number);
+        } else if let Some(socket) = self.sockets.get_mut(op.descriptor() as usize) {
             socket.reader.take_if(|reader| *reader == key);
             socket.writers.retain(|writer| *writer != key);
         }
@@ -326,8 +364,8 @@ impl Epoll {
     pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
         for index in 0..self.sockets.len() {
             let socket = &mut self.sockets[index];
-            let keys: Vec<SlotKey> =
-                socket.reader.take().into_iter().chain(socket.writers.drain(..)).collect();
+            let waiting = socket.reader.take().into_iter().chain(socket.watcher);
+            let keys: Vec<SlotKey> = waiting.chain(socket.writers.drain(..)).collect();
             for key in keys {
                 self.cancel(key, slots);
             }
@@ -354,6 +392,10 @@ impl Epoll {
                 continue;
             }
             let reader = socket.reader;
+            if let Some(key) = socket.watcher {
+                self.watched(key, index, ready, slots);
+                continue;
+            }
             if ready & WRITABLE != 0 && !socket.writers.is_empty() {
                 self.write(index, slots, now);
             }
@@ -378,7 +420,11 @@ impl Epoll {
 
     fn read(&mut self, key: SlotKey, finished: bool, slots: &mut Slots, now: Instant) {
         match slots.op(key) {
-            Some(Op::ReceiveOnce { socket, .. } | Op::ReceiveFrom { socket, .. }) => {
+            Some(
+                Op::ReceiveOnce { socket, .. }
+                | Op::ReceiveFrom { socket, .. }
+                | Op::Read { pipe: socket, .. },
+            ) => {
                 let index = *socket as usize;
                 if !Self::try_receive_once(key, slots, now) {
                     self.sockets[index].reader = None;
