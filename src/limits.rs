@@ -37,6 +37,9 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// Bytes that a stream's polled writes have on their way. The next write waits until they are out.
+pub const WRITE_BEHIND_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes of one datagram that a shard's pool for datagrams has room for: any of UDP's (at most
 /// 65,507). A longer one, which Unix sockets know, is cut off and says so.
 pub const DATAGRAM_BYTES_MAX: u32 = 64 * 1024;

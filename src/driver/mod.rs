@@ -182,6 +182,15 @@ impl Driver {
         }
     }
 
+    /// Forgets an open descriptor that goes elsewhere. Nothing is in flight for it.
+    pub(crate) fn release(&mut self, descriptor: RawFd) {
+        match &mut *self.backend {
+            Backend::Ring(_) => {}
+            Backend::Epoll(epoll) => epoll.release(descriptor),
+            Backend::Blocking(blocking) => blocking.release(descriptor),
+        }
+    }
+
     /// Drains completions into slots.
     pub(crate) fn reap(&mut self, now: Instant) {
         match &mut *self.backend {

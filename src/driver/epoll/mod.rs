@@ -233,6 +233,19 @@ impl Epoll {
         }
     }
 
+    /// Forgets a descriptor that stays open: its registration would live as long as its file.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let is_known =
+            self.sockets.get(descriptor as usize).is_some_and(|socket| socket.registered);
+        if is_known {
+            let null = std::ptr::null_mut();
+            let epoll = self.epoll.as_raw_fd();
+            // SAFETY: the event of a removal is not looked at.
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, descriptor, null) };
+        }
+        self.forget(descriptor);
+    }
+
     fn wait_writable(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots, now: Instant) {
         match self.socket(socket) {
             Ok(entry) => entry.writers.push_back(key),
