@@ -45,10 +45,12 @@ mod error;
 mod executor;
 pub mod fs;
 pub mod io;
+pub mod ipc;
 pub mod limits;
 pub mod metrics;
 pub mod net;
 mod op;
+pub mod process;
 #[cfg(feature = "daemon")]
 pub mod protocol;
 mod runtime;

@@ -48,6 +48,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/executor/mod.rs",
     "src/executor/task.rs",
     "src/op.rs",
+    "src/process/handover.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
 ];

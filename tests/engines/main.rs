@@ -16,6 +16,8 @@ mod cpu;
 mod crowds;
 mod files;
 mod lifecycle;
+mod pipes;
+mod processes;
 mod shards;
 mod streams;
 mod tasks;
