@@ -57,6 +57,7 @@ mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
+pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
 mod sync;

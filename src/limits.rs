@@ -54,6 +54,9 @@ pub const PIPE_CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// the call fails.
 pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Streams of signals in a process: the handler looks at each. More is an error.
+pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
+
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
 

@@ -51,6 +51,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/process/handover.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
+    "src/signal/handler.rs",
 ];
 
 /// The only file of the library that reads a clock.

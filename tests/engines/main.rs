@@ -19,6 +19,7 @@ mod lifecycle;
 mod pipes;
 mod processes;
 mod shards;
+mod signals;
 mod streams;
 mod tasks;
 mod timers;
