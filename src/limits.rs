@@ -70,6 +70,16 @@ pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
 /// Bytes of one read or write; more are moved in parts by the caller (read(2) moves at most this).
 pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 
+/// Bytes that one read takes out of a pipe; what is left waits in the pipe.
+pub const PIPE_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that `process::Command::output` collects of each stream. Past it the child is ended and
+/// the call fails.
+pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Streams of signals in a process: the handler looks at each. More is an error.
+pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
+
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
 

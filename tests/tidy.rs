@@ -49,8 +49,10 @@ const UNSAFE_FILES: &[&str] = &[
     "src/executor/task.rs",
     "src/op.rs",
     "src/op/datagram.rs",
+    "src/process/handover.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
+    "src/signal/handler.rs",
 ];
 
 /// The only file of the library that reads a clock.
