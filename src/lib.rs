@@ -56,7 +56,7 @@ pub mod service;
 pub mod shard;
 #[cfg(feature = "daemon")]
 pub mod store;
-mod sync;
+pub mod sync;
 pub mod task;
 pub mod time;
 

@@ -19,7 +19,7 @@ use crate::shard::context;
 use crate::shard::placement;
 use crate::shard::priority;
 use crate::shard::topology::CpuId;
-use crate::sync::oneshot::{self, Lost};
+use crate::sync::shared::oneshot::{self, Lost};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -254,7 +254,7 @@ where
         metrics::record(Measure::CpuWait, started.nanos_since(queued));
         let value = f();
         metrics::record(Measure::CpuRun, clock::now().nanos_since(started));
-        sender.send(value);
+        drop(sender.send(value));
     }))
     .await?;
     receiver.await.map_err(|lost| match lost {

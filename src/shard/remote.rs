@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::executor::{Inbox, Sleeper};
 use crate::metrics::{self, Counter, Measure};
 use crate::runtime::Shared;
-use crate::sync::oneshot::{self, Lost};
+use crate::sync::shared::oneshot::{self, Lost};
 use crate::task;
 
 /// Jobs taken between two looks at the clock.
@@ -191,7 +191,7 @@ impl ShardHandle {
             let sent = clock::now();
             this.send(Box::new(move || {
                 metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-                let answer = async move { sender.send(f().await) };
+                let answer = async move { drop(sender.send(f().await)) };
                 task::Builder::new().name("submitted").spawn(answer).detach();
             }))
             .await?;
@@ -215,7 +215,7 @@ impl ShardHandle {
             let sent = clock::now();
             this.send(Box::new(move || {
                 metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-                sender.send(f());
+                drop(sender.send(f()));
             }))
             .await?;
             reply(receiver).await

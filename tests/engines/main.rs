@@ -17,6 +17,8 @@ mod files;
 mod lifecycle;
 mod shards;
 mod streams;
+mod sync_locks;
+mod sync_queues;
 mod tasks;
 mod timers;
 mod unix;
