@@ -8,6 +8,7 @@
 #[macro_use]
 mod harness;
 
+mod async_fd;
 mod buffers;
 mod callbacks;
 mod cancellation;
@@ -19,13 +20,21 @@ mod crowds;
 mod datagram;
 mod files;
 mod intervals;
+mod io;
 mod lifecycle;
 mod paused_clock;
+mod pieces;
+mod pipes;
+mod pools;
+mod processes;
 mod scopes;
 mod script;
 mod shards;
+mod signals;
 mod streams;
 mod streams_async;
+mod sync_locks;
+mod sync_queues;
 mod task_life;
 mod task_sets;
 mod tasks;
