@@ -3,7 +3,8 @@
 //! Rows:
 //! - A13 → `a_promise_is_kept_later_or_told_that_it_will_not_be`
 //! - C1 → `two_tasks_take_turns_and_the_second_finds_what_the_first_left`
-//! - C2 → `one_set_releases_everybody_and_a_clear_holds_the_next`, `ten_thousand_wait_for_one_event`
+//! - C2 → `one_set_releases_everybody_and_a_clear_holds_the_next`,
+//!   `ten_thousand_wait_for_one_event`
 //! - C3 → `a_condition_wakes_one_or_all_and_each_has_the_lock_again`
 //! - C4 → `no_more_than_the_permits_run_at_a_time`
 //! - C5 → `a_release_too_many_is_an_error_and_a_cancel_takes_no_permit`
