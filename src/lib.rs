@@ -33,6 +33,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod blocking;
 pub mod buffer;
 pub mod clock;
 pub mod cpu;
@@ -44,18 +45,25 @@ pub mod engine;
 mod error;
 mod executor;
 pub mod fs;
+pub mod future;
+pub mod io;
+pub mod ipc;
 pub mod limits;
 pub mod metrics;
 pub mod net;
 mod op;
+pub mod process;
 #[cfg(feature = "daemon")]
 pub mod protocol;
+mod reply;
 mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
+pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
+pub mod stream;
 pub mod sync;
 pub mod task;
 pub mod time;
@@ -65,4 +73,5 @@ pub use crate::driver::{InFlight, Leaked};
 pub use crate::engine::{Engine, EngineReport};
 pub use crate::error::{Errno, Error, Result};
 pub use crate::op::{Direction, SocketOptions};
+pub use crate::reply::{JobState, WaitError};
 pub use crate::runtime::{Builder, Handle, Runtime, ShutdownReport};

@@ -2,13 +2,17 @@
 //!
 //! An operation owns what the kernel may touch (buffer, path, address) and names the descriptor;
 //! nothing else. `driver/` performs it and gives back an [`Outcome`], or a stream of [`Event`]s
-//! for the two multishot operations, `Accept` and `Receive`. Descriptors are borrowed: whoever
-//! submits an operation keeps its descriptor open until the outcome, or submits `Close` after it.
+//! for the multishot operations: `Accept`, `Receive`, `ReceiveDatagrams`. Descriptors are borrowed:
+//! whoever submits an operation keeps its descriptor open until the outcome, or submits `Close`
+//! after it.
+
+pub(crate) mod datagram;
 
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
+use self::datagram::{Letter, Reception, Shape};
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::Errno;
 use crate::limits;
@@ -31,6 +35,13 @@ pub(crate) enum Op {
     Send { socket: RawFd, payload: Payload, sent: usize },
     /// Send all of several payloads in order. After a cancel any prefix may have been sent.
     SendVectored { socket: RawFd, message: Box<Message> },
+    /// Receive datagrams into the shard's pool for them until abandoned (multishot). Loses nothing
+    /// when the task that waits goes away, since they wait in the slot.
+    ReceiveDatagrams { socket: RawFd, shape: Box<Shape> },
+    /// Receive one datagram into a buffer of the caller's.
+    ReceiveFrom { socket: RawFd, reception: Box<Reception> },
+    /// Send one datagram to an address, or one at once. After a cancel it may have been sent.
+    SendTo { socket: RawFd, letter: Box<Letter> },
     /// Shut down one or both directions (shutdown(2)).
     Shutdown { socket: RawFd, how: Direction },
     /// Close a descriptor.
@@ -45,6 +56,16 @@ pub(crate) enum Op {
     Sync { file: RawFd, data_only: bool },
     /// Read a file's status (statx(2) with an empty path).
     Stat { file: RawFd, status: Box<Status> },
+    /// Wait until a descriptor is ready (poll(2)); yields the poll bits. `held` is a duplicate
+    /// for the backends that look at a number more than once.
+    Ready { descriptor: RawFd, interest: Interest, held: Option<OwnedFd> },
+    /// Read once from a pipe. `waits` while only its readiness is awaited.
+    Read { pipe: RawFd, buffer: ReadBuffer, waits: bool },
+    /// Write all of the payload to a pipe. After a cancel any prefix may have been written.
+    Write { pipe: RawFd, payload: Payload, written: usize, waits: bool },
+    /// Wait until a child process has ended, and leave its status to be collected. `held` is a
+    /// pidfd for the backends that have no other means.
+    WaitChild { process: libc::pid_t, held: Option<OwnedFd> },
 }
 
 const _: () = assert!(size_of::<Op>() <= limits::OPERATION_BYTES_MAX);
@@ -56,15 +77,36 @@ impl Op {
             Op::Idle | Op::Close { .. } => Measure::Close,
             Op::Accept { .. } => Measure::Accept,
             Op::Connect { .. } => Measure::Connect,
-            Op::Receive { .. } | Op::ReceiveOnce { .. } => Measure::Receive,
-            Op::Send { .. } | Op::SendVectored { .. } => Measure::Send,
+            Op::Receive { .. }
+            | Op::ReceiveOnce { .. }
+            | Op::ReceiveDatagrams { .. }
+            | Op::ReceiveFrom { .. } => Measure::Receive,
+            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Measure::Send,
             Op::Shutdown { .. } => Measure::Shutdown,
             Op::Open { .. } => Measure::Open,
             Op::ReadAt { .. } => Measure::ReadAt,
             Op::WriteAt { .. } => Measure::WriteAt,
             Op::Sync { .. } => Measure::Sync,
             Op::Stat { .. } => Measure::Stat,
+            Op::Ready { .. } => Measure::Ready,
+            Op::Read { .. } => Measure::Read,
+            Op::Write { .. } => Measure::Write,
+            Op::WaitChild { .. } => Measure::WaitChild,
         }
+    }
+
+    /// Whether it is over soon whatever others do: it waits for this machine's disk and not for a
+    /// peer.
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        matches!(
+            self,
+            Op::Close { .. }
+                | Op::Open { .. }
+                | Op::ReadAt { .. }
+                | Op::WriteAt { .. }
+                | Op::Sync { .. }
+                | Op::Stat { .. }
+        )
     }
 
     /// The operation's noun for logs and dumps.
@@ -77,6 +119,9 @@ impl Op {
             Op::ReceiveOnce { .. } => "receive-once",
             Op::Send { .. } => "send",
             Op::SendVectored { .. } => "send-vectored",
+            Op::ReceiveDatagrams { .. } => "receive-datagrams",
+            Op::ReceiveFrom { .. } => "receive-from",
+            Op::SendTo { .. } => "send-to",
             Op::Shutdown { .. } => "shutdown",
             Op::Close { .. } => "close",
             Op::Open { .. } => "open",
@@ -84,7 +129,37 @@ impl Op {
             Op::WriteAt { .. } => "write-at",
             Op::Sync { .. } => "sync",
             Op::Stat { .. } => "stat",
+            Op::Ready { .. } => "ready",
+            Op::Read { .. } => "read",
+            Op::Write { .. } => "write",
+            Op::WaitChild { .. } => "wait-child",
         }
+    }
+
+    /// The descriptor whose readiness lets it go on, and the poll(2) bits to look for.
+    pub(crate) fn awaits(&self) -> (RawFd, i16) {
+        use std::os::fd::AsRawFd;
+        match self {
+            Op::Connect { .. }
+            | Op::Send { .. }
+            | Op::SendVectored { .. }
+            | Op::SendTo { .. }
+            | Op::Write { .. } => (self.descriptor(), libc::POLLOUT),
+            Op::Ready { descriptor, interest, held } => {
+                (held.as_ref().map_or(*descriptor, AsRawFd::as_raw_fd), interest.bits())
+            }
+            _ => (self.descriptor(), libc::POLLIN),
+        }
+    }
+
+    /// Whether it is a call on a pipe.
+    pub(crate) fn is_on_pipe(&self) -> bool {
+        matches!(self, Op::Read { .. } | Op::Write { .. })
+    }
+
+    /// Whether readiness is all that it waits for.
+    pub(crate) fn is_watch(&self) -> bool {
+        matches!(self, Op::Ready { .. } | Op::WaitChild { .. })
     }
 
     /// The descriptor that it works on.
@@ -98,6 +173,9 @@ impl Op {
             | Op::ReceiveOnce { socket, .. }
             | Op::Send { socket, .. }
             | Op::SendVectored { socket, .. }
+            | Op::ReceiveDatagrams { socket, .. }
+            | Op::ReceiveFrom { socket, .. }
+            | Op::SendTo { socket, .. }
             | Op::Shutdown { socket, .. } => *socket,
             Op::Close { descriptor } => descriptor.as_raw_fd(),
             Op::Open { directory, .. } => *directory,
@@ -105,6 +183,32 @@ impl Op {
             | Op::WriteAt { file, .. }
             | Op::Sync { file, .. }
             | Op::Stat { file, .. } => *file,
+            Op::Ready { descriptor, .. } => *descriptor,
+            Op::Read { pipe, .. } | Op::Write { pipe, .. } => *pipe,
+            Op::WaitChild { held, .. } => held.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        }
+    }
+}
+
+/// What a readiness is awaited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, a connection or an event to take; or the other side has finished.
+    Readable,
+    /// Room to write; or nobody reads any more.
+    Writable,
+    /// Either.
+    Both,
+}
+
+impl Interest {
+    /// As poll(2) bits.
+    pub(crate) fn bits(self) -> i16 {
+        const READ: i16 = libc::POLLIN | libc::POLLRDHUP;
+        match self {
+            Interest::Readable => READ,
+            Interest::Writable => libc::POLLOUT,
+            Interest::Both => READ | libc::POLLOUT,
         }
     }
 }
@@ -131,6 +235,8 @@ pub(crate) enum Event {
     Accepted(OwnedFd),
     /// Received bytes, never none.
     Chunk(Lease),
+    /// A datagram in the layout of [`datagram`].
+    Datagram(Lease),
     /// The peer has finished sending.
     End,
     /// It failed; a later event may still follow if the cause is passing.

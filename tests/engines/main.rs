@@ -8,18 +8,37 @@
 #[macro_use]
 mod harness;
 
+mod async_fd;
 mod buffers;
+mod callbacks;
 mod cancellation;
+mod combinators;
 mod connections;
 mod cpu;
+mod cross_thread;
 mod crowds;
+mod datagram;
 mod files;
+mod intervals;
+mod io;
 mod lifecycle;
+mod paused_clock;
+mod pieces;
+mod pipes;
+mod pools;
+mod processes;
+mod scopes;
+mod script;
 mod shards;
+mod signals;
 mod streams;
+mod streams_async;
 mod sync_locks;
 mod sync_queues;
+mod task_life;
+mod task_sets;
 mod tasks;
 mod timers;
+mod udp;
 mod unix;
 mod wakes;
