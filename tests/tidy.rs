@@ -47,6 +47,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/driver/settle.rs",
     "src/executor/mod.rs",
     "src/executor/task.rs",
+    "src/ipc/ring/memory.rs",
     "src/op.rs",
     "src/process/handover.rs",
     "src/shard/affinity.rs",
