@@ -54,6 +54,9 @@ enum Kind {
     Unsupported,
     AlreadyRunning,
     Panicked,
+    Foreign(io::ErrorKind),
+    TimedOut,
+    Disconnected,
 }
 
 /// What went wrong, as one sentence, with queries for the cases a program can act on.
@@ -100,6 +103,31 @@ impl Error {
         }
     }
 
+    /// A wait that would block the thread of a shard.
+    pub fn would_stop_shard() -> Self {
+        Self {
+            kind: Kind::AlreadyRunning,
+            message: "waiting here would stop the shard that runs on this thread; await the \
+                      handle instead, or wait on another thread"
+                .into(),
+        }
+    }
+
+    /// `what` was called off before it had a value.
+    pub fn cancelled(what: impl fmt::Display) -> Self {
+        Self { kind: Kind::Cancelled, message: format!("{what} was cancelled") }
+    }
+
+    /// The time for `what` was over first.
+    pub fn timed_out(what: impl fmt::Display) -> Self {
+        Self { kind: Kind::TimedOut, message: format!("{what} took longer than its time limit") }
+    }
+
+    /// The peer is gone; the message says which, and how.
+    pub fn disconnected(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Disconnected, message: message.into() }
+    }
+
     /// Code handed to another thread or task panicked with `message`.
     pub fn panicked(message: impl fmt::Display) -> Self {
         Self { kind: Kind::Panicked, message: format!("panicked: {message}") }
@@ -139,7 +167,7 @@ impl Error {
         self.kind == Kind::Unsupported
     }
 
-    /// Whether a runtime already ran on this thread.
+    /// Whether a runtime ran on this thread already, which allows no second one and no blocking.
     pub fn is_already_running(&self) -> bool {
         self.kind == Kind::AlreadyRunning
     }
@@ -149,23 +177,34 @@ impl Error {
         self.kind == Kind::Panicked
     }
 
-    /// Whether the peer is gone: reset, broken pipe, aborted, timed out by the kernel.
+    /// Whether a time limit was reached first.
+    pub fn is_timed_out(&self) -> bool {
+        self.kind == Kind::TimedOut
+    }
+
+    /// Whether the peer is gone: reset, broken pipe, aborted, timed out by the kernel, killed.
     pub fn is_disconnected(&self) -> bool {
-        matches!(
-            self.errno(),
-            Some(Errno(
-                libc::ECONNRESET
-                    | libc::EPIPE
-                    | libc::ECONNABORTED
-                    | libc::ETIMEDOUT
-                    | libc::ENOTCONN
-            ))
-        )
+        self.kind == Kind::Disconnected
+            || matches!(
+                self.errno(),
+                Some(Errno(
+                    libc::ECONNRESET
+                        | libc::EPIPE
+                        | libc::ECONNABORTED
+                        | libc::ETIMEDOUT
+                        | libc::ENOTCONN
+                ))
+            )
     }
 
     /// Whether the address is taken.
     pub fn is_address_in_use(&self) -> bool {
         self.errno() == Some(Errno(libc::EADDRINUSE))
+    }
+
+    /// Whether a reader has ended before what was to be read.
+    pub fn is_unexpected_end(&self) -> bool {
+        self.kind == Kind::Foreign(io::ErrorKind::UnexpectedEof)
     }
 
     /// Whether the file is missing.
@@ -182,11 +221,27 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<io::Error> for Error {
+    /// An [`Error`] that was made an [`io::Error`] comes back as it was.
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(own) => own,
+            Err(error) => match error.raw_os_error() {
+                Some(number) => Self::io("reading or writing", Errno(number)),
+                None => Self { kind: Kind::Foreign(error.kind()), message: error.to_string() },
+            },
+        }
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error.errno() {
             Some(errno) => errno.into(),
-            None => io::Error::other(error),
+            None => match error.kind {
+                Kind::Foreign(kind) => io::Error::new(kind, error),
+                _ => io::Error::other(error),
+            },
         }
     }
 }

@@ -33,6 +33,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod blocking;
 pub mod buffer;
 pub mod clock;
 pub mod cpu;
@@ -44,6 +45,7 @@ pub mod engine;
 mod error;
 mod executor;
 pub mod fs;
+pub mod future;
 pub mod io;
 pub mod ipc;
 pub mod limits;
@@ -53,6 +55,7 @@ mod op;
 pub mod process;
 #[cfg(feature = "daemon")]
 pub mod protocol;
+mod reply;
 mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
@@ -60,7 +63,8 @@ pub mod shard;
 pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
-mod sync;
+pub mod stream;
+pub mod sync;
 pub mod task;
 pub mod time;
 
@@ -69,4 +73,5 @@ pub use crate::driver::{InFlight, Leaked};
 pub use crate::engine::{Engine, EngineReport};
 pub use crate::error::{Errno, Error, Result};
 pub use crate::op::{Direction, SocketOptions};
+pub use crate::reply::{JobState, WaitError};
 pub use crate::runtime::{Builder, Handle, Runtime, ShutdownReport};

@@ -37,6 +37,29 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// Bytes that a stream's polled writes have on their way. The next write waits until they are out.
+pub const WRITE_BEHIND_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one datagram that a shard's pool for datagrams has room for: any of UDP's (at most
+/// 65,507). A longer one, which Unix sockets know, is cut off and says so.
+pub const DATAGRAM_BYTES_MAX: u32 = 64 * 1024;
+
+/// Buffers of a shard's pool for datagrams, made when the first socket receives. All in use, what
+/// waits for a busy task is copied out of them; a socket that has spent its credit
+/// ([`CONNECTION_CREDIT_BYTES`]) is not received from until its task has taken what waits, and
+/// meanwhile the kernel keeps what its own buffer holds (SO_RCVBUF) and drops the rest.
+pub const DATAGRAM_BUFFERS_COUNT: u16 = 64;
+
+/// Bytes of one of them: a datagram with its header, and room that small ones pack into.
+pub const DATAGRAM_BUFFER_BYTES: u32 = DATAGRAM_BYTES_MAX + 4096;
+
+/// A sender whose peer has no room, for which the kernel has no readiness to wait for (a Unix
+/// datagram to a full queue), tries again after this long, and then after twice as long each time.
+pub const UNREADY_PEER_US_MIN: u64 = 100;
+
+/// The longest of these pauses.
+pub const UNREADY_PEER_US_MAX: u64 = 2_000;
+
 /// Connections that one shard accepts ahead of the task that takes them. At the limit accepting
 /// is paused and the kernel's backlog fills.
 pub const ACCEPT_QUEUE_COUNT_MAX: usize = 256;
@@ -72,8 +95,29 @@ pub const MESH_SLICE_NS: u64 = 250_000;
 /// Messages in one mesh lane (one ordered pair of shards). Full, the sender waits.
 pub const MESH_LANE_COUNT_MAX: usize = 1024;
 
+/// Jobs from other threads (spawned or deferred) that a shard has not taken. Past it, a new one is
+/// refused.
+pub const REMOTE_JOBS_COUNT_MAX: usize = 1 << 20;
+
 /// Jobs waiting in the cpu pool's queue. Full, the caller waits.
 pub const CPU_QUEUE_COUNT_MAX: usize = 1024;
+
+/// Jobs that wait for a pool of a program's own, or for the default pool. Full, the caller waits,
+/// or is told.
+pub const POOL_QUEUE_COUNT_DEFAULT: usize = 1024;
+
+/// Most jobs that a pool's queue may be asked to hold.
+pub const POOL_QUEUE_COUNT_MAX: usize = 1 << 20;
+
+/// Most threads that a pool may be asked to have.
+pub const POOL_THREADS_COUNT_MAX: usize = 4096;
+
+/// Threads of the default pool for blocking calls, started when they are needed. When all are busy,
+/// jobs wait.
+pub const BLOCKING_THREADS_COUNT_MAX: usize = 256;
+
+/// How long a pool's thread waits for a job before it ends.
+pub const POOL_IDLE_MS_DEFAULT: u64 = 10_000;
 
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
@@ -83,6 +127,12 @@ pub const SLOW_POLL_NS: u64 = 100_000_000;
 
 /// Shards that one runtime may have.
 pub const SHARDS_COUNT_MAX: usize = 1024;
+
+/// Permits of one semaphore. More is a panic that says so.
+pub const SEMAPHORE_PERMITS_COUNT_MAX: usize = usize::MAX >> 3;
+
+/// Items of one queue between two threads (`sync::shared::spsc`). More is a panic that says so.
+pub const SPSC_ITEMS_COUNT_MAX: usize = 1 << 24;
 
 /// How long a shutdown waits for the kernel to give back the last operation.
 pub const TEARDOWN_MS_DEFAULT: u64 = 5_000;
@@ -95,5 +145,8 @@ const _: () = assert!(
     CONNECTION_CREDIT_BYTES as u64
         <= BUFFERS_COUNT_DEFAULT as u64 * BUFFER_BYTES_DEFAULT as u64 / 4
 );
+const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
+const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
+const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);
 const _: () = assert!(MESH_SLICE_NS <= SLICE_NS);
 const _: () = assert!(SLICE_NS < SLOW_POLL_NS);

@@ -2,13 +2,17 @@
 //!
 //! An operation owns what the kernel may touch (buffer, path, address) and names the descriptor;
 //! nothing else. `driver/` performs it and gives back an [`Outcome`], or a stream of [`Event`]s
-//! for the two multishot operations, `Accept` and `Receive`. Descriptors are borrowed: whoever
-//! submits an operation keeps its descriptor open until the outcome, or submits `Close` after it.
+//! for the multishot operations: `Accept`, `Receive`, `ReceiveDatagrams`. Descriptors are borrowed:
+//! whoever submits an operation keeps its descriptor open until the outcome, or submits `Close`
+//! after it.
+
+pub(crate) mod datagram;
 
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
+use self::datagram::{Letter, Reception, Shape};
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::Errno;
 use crate::limits;
@@ -31,6 +35,13 @@ pub(crate) enum Op {
     Send { socket: RawFd, payload: Payload, sent: usize },
     /// Send all of several payloads in order. After a cancel any prefix may have been sent.
     SendVectored { socket: RawFd, message: Box<Message> },
+    /// Receive datagrams into the shard's pool for them until abandoned (multishot). Loses nothing
+    /// when the task that waits goes away, since they wait in the slot.
+    ReceiveDatagrams { socket: RawFd, shape: Box<Shape> },
+    /// Receive one datagram into a buffer of the caller's.
+    ReceiveFrom { socket: RawFd, reception: Box<Reception> },
+    /// Send one datagram to an address, or one at once. After a cancel it may have been sent.
+    SendTo { socket: RawFd, letter: Box<Letter> },
     /// Shut down one or both directions (shutdown(2)).
     Shutdown { socket: RawFd, how: Direction },
     /// Close a descriptor.
@@ -66,8 +77,11 @@ impl Op {
             Op::Idle | Op::Close { .. } => Measure::Close,
             Op::Accept { .. } => Measure::Accept,
             Op::Connect { .. } => Measure::Connect,
-            Op::Receive { .. } | Op::ReceiveOnce { .. } => Measure::Receive,
-            Op::Send { .. } | Op::SendVectored { .. } => Measure::Send,
+            Op::Receive { .. }
+            | Op::ReceiveOnce { .. }
+            | Op::ReceiveDatagrams { .. }
+            | Op::ReceiveFrom { .. } => Measure::Receive,
+            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Measure::Send,
             Op::Shutdown { .. } => Measure::Shutdown,
             Op::Open { .. } => Measure::Open,
             Op::ReadAt { .. } => Measure::ReadAt,
@@ -81,6 +95,20 @@ impl Op {
         }
     }
 
+    /// Whether it is over soon whatever others do: it waits for this machine's disk and not for a
+    /// peer.
+    pub(crate) fn ends_by_itself(&self) -> bool {
+        matches!(
+            self,
+            Op::Close { .. }
+                | Op::Open { .. }
+                | Op::ReadAt { .. }
+                | Op::WriteAt { .. }
+                | Op::Sync { .. }
+                | Op::Stat { .. }
+        )
+    }
+
     /// The operation's noun for logs and dumps.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -91,6 +119,9 @@ impl Op {
             Op::ReceiveOnce { .. } => "receive-once",
             Op::Send { .. } => "send",
             Op::SendVectored { .. } => "send-vectored",
+            Op::ReceiveDatagrams { .. } => "receive-datagrams",
+            Op::ReceiveFrom { .. } => "receive-from",
+            Op::SendTo { .. } => "send-to",
             Op::Shutdown { .. } => "shutdown",
             Op::Close { .. } => "close",
             Op::Open { .. } => "open",
@@ -109,9 +140,11 @@ impl Op {
     pub(crate) fn awaits(&self) -> (RawFd, i16) {
         use std::os::fd::AsRawFd;
         match self {
-            Op::Connect { .. } | Op::Send { .. } | Op::SendVectored { .. } | Op::Write { .. } => {
-                (self.descriptor(), libc::POLLOUT)
-            }
+            Op::Connect { .. }
+            | Op::Send { .. }
+            | Op::SendVectored { .. }
+            | Op::SendTo { .. }
+            | Op::Write { .. } => (self.descriptor(), libc::POLLOUT),
             Op::Ready { descriptor, interest, held } => {
                 (held.as_ref().map_or(*descriptor, AsRawFd::as_raw_fd), interest.bits())
             }
@@ -140,6 +173,9 @@ impl Op {
             | Op::ReceiveOnce { socket, .. }
             | Op::Send { socket, .. }
             | Op::SendVectored { socket, .. }
+            | Op::ReceiveDatagrams { socket, .. }
+            | Op::ReceiveFrom { socket, .. }
+            | Op::SendTo { socket, .. }
             | Op::Shutdown { socket, .. } => *socket,
             Op::Close { descriptor } => descriptor.as_raw_fd(),
             Op::Open { directory, .. } => *directory,
@@ -199,6 +235,8 @@ pub(crate) enum Event {
     Accepted(OwnedFd),
     /// Received bytes, never none.
     Chunk(Lease),
+    /// A datagram in the layout of [`datagram`].
+    Datagram(Lease),
     /// The peer has finished sending.
     End,
     /// It failed; a later event may still follow if the cause is passing.

@@ -6,12 +6,13 @@
 
 mod builder;
 mod handle;
+mod pools;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::thread;
@@ -19,14 +20,15 @@ use std::time::Duration;
 
 pub use self::builder::Builder;
 pub use self::handle::Handle;
+use self::pools::Pools;
 use slab::Slab;
 
 use crate::clock;
-use crate::cpu;
 use crate::driver::{BufferSettings, Choice, InFlight, Leaked};
 use crate::engine::EngineReport;
 use crate::error::{Errno, Error, Result};
-use crate::metrics::{self, Counter, Registry};
+use crate::executor::Hooks;
+use crate::metrics::Registry;
 use crate::shard::connections::Connections;
 use crate::shard::placement::{self, Plan};
 use crate::shard::remote::{Remote, ShardHandle};
@@ -42,9 +44,14 @@ pub(crate) struct Shared {
     remotes: OnceLock<Box<[Arc<Remote>]>>,
     connections: Box<[Arc<Connections>]>,
     pub(crate) registry: Registry,
-    pub(crate) cpu: Arc<cpu::Pool>,
+    pub(crate) pools: Pools,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) draining: AtomicBool,
     stopping: AtomicBool,
+    /// Whether the clock stands still while the one shard works.
+    paused_clock: bool,
+    /// Jobs on other threads for which it stands still as well.
+    clock_holds: AtomicUsize,
     /// Threads of single connections (the `threads` engine), by what wakes them.
     connection_threads: Mutex<Slab<Waker>>,
 }
@@ -55,7 +62,8 @@ impl Shared {
         buffers: BufferSettings,
         shards: usize,
         registry: Registry,
-        cpu_queue: usize,
+        pools: Pools,
+        paused_clock: bool,
     ) -> Self {
         Self {
             choice,
@@ -64,9 +72,12 @@ impl Shared {
             remotes: OnceLock::new(),
             connections: (0..shards).map(|_| Arc::default()).collect(),
             registry,
-            cpu: cpu::Pool::new(cpu_queue),
+            pools,
+            hooks: Arc::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            paused_clock,
+            clock_holds: AtomicUsize::new(0),
             connection_threads: Mutex::default(),
         }
     }
@@ -87,6 +98,25 @@ impl Shared {
     /// Whether the runtime ends: nobody falls asleep any more.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_paused_clock(&self) -> bool {
+        self.paused_clock
+    }
+
+    /// Whether a paused clock may not move. What a job sent before it let go is visible after this.
+    pub(crate) fn is_clock_held(&self) -> bool {
+        self.clock_holds.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn hold_clock(&self) {
+        self.clock_holds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn release_clock(&self) {
+        self.clock_holds.fetch_sub(1, Ordering::Release);
+        // The shard may wait without a deadline until the clock may move.
+        self.remote(ShardId(0)).nudge();
     }
 
     fn connection_threads(&self) -> MutexGuard<'_, Slab<Waker>> {
@@ -174,7 +204,6 @@ pub struct Runtime {
     home: Option<Rc<Shard>>,
     affinity: Option<placement::Pinned>,
     threads: Vec<ShardThread>,
-    cpu: Option<cpu::Threads>,
     teardown: Duration,
     leaked: Vec<InFlight>,
 }
@@ -262,6 +291,8 @@ impl Runtime {
     }
 
     fn end(&mut self) {
+        // Deadlines of the end are real ones, also inside a runtime whose clock stands still.
+        let _real = clock::real_for_now();
         self.shared.stopping.store(true, Ordering::SeqCst);
         for thread in &self.threads {
             thread.thread().unpark();
@@ -285,12 +316,7 @@ impl Runtime {
                 Err(_) => tracing::error!("a shard's thread had panicked"),
             }
         }
-        if let Some(threads) = self.cpu.take() {
-            let busy = threads.end(clock::now() + self.teardown);
-            if busy > 0 {
-                tracing::error!(busy, "jobs of the cpu pool did not end in time; left behind");
-            }
-        }
+        self.shared.pools.end(clock::now() + self.teardown);
         for operation in &self.leaked {
             tracing::error!(
                 operation = operation.operation,
@@ -352,7 +378,8 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     let (shared, id) = context::with(|shard| (Arc::clone(&shard.shared), shard.id()));
-    if !matches!(shared.choice, Choice::Blocking) {
+    // A paused clock is that of one thread, so its connections stay there.
+    if !matches!(shared.choice, Choice::Blocking) || shared.has_paused_clock() {
         crate::task::Builder::new().name(name).spawn(start()).detach();
         return Ok(());
     }
@@ -361,8 +388,8 @@ where
         let served = new_shard(&running.shared, id, false).and_then(|shard| {
             let entered = context::enter(&shard)?;
             let serve = AssertUnwindSafe(|| shard.drive(running.until_stopped(start())));
-            if catch_unwind(serve).is_err() {
-                metrics::add(Counter::TaskPanics, 1);
+            if let Err(panic) = catch_unwind(serve) {
+                shard.executor.hooks().panicked(None, &*panic);
             }
             shard.cancel_tasks();
             drop(entered);

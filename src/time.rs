@@ -1,14 +1,23 @@
-//! Sleeping and time limits, on the shard's timer wheel.
+//! Sleeping, time limits, intervals and callbacks at an instant, on the shard's timer wheel.
+//!
+//! What becomes due is woken in the order of its deadlines, and what has one deadline in the order
+//! in which it was started. A timer is never early, and late by at most a tick of the wheel (66 µs)
+//! and what the turn has to do first.
+
+mod callback;
+mod interval;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+pub use self::callback::{TimerHandle, schedule_after, schedule_at};
+pub use self::interval::{Interval, MissedTick, interval, interval_at};
 pub use crate::clock::Instant;
-use crate::executor::timers::TimerKey;
+use crate::executor::timers::{TICK_NS, TimerKey};
 use crate::shard::{Shard, context};
 
 /// The turn's time: read once a turn and after each poll, so it costs nothing.
@@ -19,6 +28,22 @@ pub fn now() -> Instant {
     context::with(|shard| shard.now())
 }
 
+/// Moves the time of a runtime with a paused clock on by `duration`, at once: what became due runs
+/// from the next turn on, in the order of the deadlines, and sees the time that has been reached.
+/// A task that awaits [`sleep`] instead lets everyone run at their own instant on the way.
+///
+/// # Panics
+/// Outside a runtime, and in one whose clock follows the real one.
+#[track_caller]
+pub fn advance(duration: Duration) {
+    let is_paused = context::with(|shard| shard.advance(duration));
+    assert!(
+        is_paused,
+        "time::advance moves only a paused clock, and that of this runtime follows the real one: \
+         build it with Builder::paused_clock(true)"
+    );
+}
+
 /// Waits for `duration`; never less, usually less than 0.1 ms more.
 ///
 /// # Panics
@@ -27,7 +52,8 @@ pub fn sleep(duration: Duration) -> Sleep {
     sleep_until(crate::clock::now() + duration)
 }
 
-/// Waits until `deadline`. One in the past is ready at the next turn.
+/// Waits until `deadline`. One that is not in the future is ready at the next turn: others that are
+/// ready run first.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, timer: None }
 }
@@ -52,6 +78,18 @@ impl Sleep {
         self.deadline = deadline;
     }
 
+    /// Takes its place among the timers now instead of when it is first polled.
+    fn arm(&mut self, waker: Waker) {
+        self.timer = Some(context::with(|shard| {
+            // The turn's time is good enough to see that a deadline is far; one that is not after
+            // this moment must not wait for the end of its tick.
+            let is_near = self.deadline.nanos_since(shard.now()) <= TICK_NS;
+            let now = if is_near { crate::clock::now() } else { shard.now() };
+            let timer = shard.timers.borrow_mut().insert(self.deadline, now, waker);
+            (timer, Rc::downgrade(shard))
+        }));
+    }
+
     fn remove_timer(&mut self) {
         // Its own shard's timers, whatever runs on the thread now.
         let Some((timer, home)) = self.timer.take() else { return };
@@ -74,11 +112,7 @@ impl Future for Sleep {
             });
             return if fired { Poll::Ready(()) } else { Poll::Pending };
         }
-        self.timer = Some(context::with(|shard| {
-            let waker = context.waker().clone();
-            let timer = shard.timers.borrow_mut().insert(self.deadline, waker);
-            (timer, Rc::downgrade(shard))
-        }));
+        self.arm(context.waker().clone());
         Poll::Pending
     }
 }
@@ -131,7 +165,7 @@ mod tests {
     use super::*;
     use crate::Runtime;
 
-    fn armed() -> usize {
+    pub(super) fn armed() -> usize {
         context::with(|shard| shard.timers.borrow().armed())
     }
 

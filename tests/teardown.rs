@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use annulus::buffer::AlignedBuffer;
 use annulus::fs::{File, OpenOptions};
+use annulus::net::UdpSocket;
 use annulus::shard::placement::Placement;
 use annulus::{Builder, Engine, Runtime, ShutdownReport, task, time};
 
@@ -174,6 +175,65 @@ fn release_quarantine() {
         }
     }
     ALLOCATOR.freed_count.store(0, Ordering::SeqCst);
+}
+
+/// Shuts runtimes down while datagrams arrive, for a multishot receive and for one into a buffer
+/// of the caller's: under AddressSanitizer, a late write of the kernel's shows.
+fn end_with_datagrams_arriving(engine: Engine) {
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let target = std::sync::Arc::new(AtomicUsize::new(0));
+    let (flood_stop, flood_target) = (stop.clone(), target.clone());
+    let flood = thread::spawn(move || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        while !flood_stop.load(Ordering::Relaxed) {
+            let port = flood_target.load(Ordering::Relaxed) as u16;
+            let _ = socket.send_to(&[PATTERN; 3000], ("127.0.0.1", port));
+        }
+    });
+    for round in 0..20_usize {
+        let Some(runtime) = runtime(engine, Duration::from_secs(60)) else { break };
+        let received = runtime.block_on(async {
+            let bind = || UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let (socket, once) = (bind(), bind());
+            target.store(usize::from(socket.local_addr().unwrap().port()), Ordering::Relaxed);
+            let count = std::rc::Rc::new(std::cell::Cell::new(0));
+            let counted = count.clone();
+            task::spawn(async move {
+                let mut held = Vec::new();
+                while let Ok(datagram) = socket.recv_from().await {
+                    held.push(datagram);
+                    held.truncate(round);
+                    counted.set(counted.get() + 1);
+                }
+            })
+            .detach();
+            task::spawn(async move { once.recv_from_into(vec![0; 64]).await.map(drop) }).detach();
+            while count.get() < round {
+                task::yield_now().await;
+            }
+            count.get()
+        });
+        assert!(received >= round);
+        let report = runtime.shut_down();
+        assert!(report.leaked.is_empty(), "{:?}", report.leaked);
+    }
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+}
+
+#[test]
+fn datagrams_that_arrive_while_a_ring_ends_write_to_nothing_freed() {
+    end_with_datagrams_arriving(Engine::Uring);
+}
+
+#[test]
+fn datagrams_that_arrive_while_an_epoll_shard_ends_write_to_nothing_freed() {
+    end_with_datagrams_arriving(Engine::Epoll);
+}
+
+#[test]
+fn datagrams_that_arrive_while_a_thread_ends_write_to_nothing_freed() {
+    end_with_datagrams_arriving(Engine::Threads);
 }
 
 /// Makes a FIFO, which nobody opens for writing.

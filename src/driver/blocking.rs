@@ -104,6 +104,8 @@ struct Timeouts {
 
 pub(super) struct Blocking {
     packer: Packer,
+    /// Where datagrams go, once a socket receives any.
+    datagrams: Option<Packer>,
     parker: Arc<Parker>,
     /// Operations that have not been performed.
     pending: Vec<SlotKey>,
@@ -119,6 +121,7 @@ impl Blocking {
         install_kick();
         Ok(Self {
             packer: Packer::new(pool),
+            datagrams: None,
             parker: Arc::new(Parker::new()?),
             pending: Vec::new(),
             streams: Vec::new(),
@@ -129,6 +132,11 @@ impl Blocking {
 
     pub(super) fn parker(&self) -> Arc<Parker> {
         Arc::clone(&self.parker)
+    }
+
+    /// Receives datagrams into the pool from now on.
+    pub(super) fn open_datagrams(&mut self, pool: &Rc<Pool>) {
+        self.datagrams = Some(Packer::of_datagrams(pool));
     }
 
     /// Performs what does not wait for a peer; keeps the rest for [`Blocking::park`].
@@ -221,11 +229,31 @@ impl Blocking {
         self.streams.push(key);
     }
 
+    /// Forgets a descriptor that stays open, and takes back the timeouts that it was given.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let Some(place) = self.timeouts.iter().position(|known| known.socket == descriptor) else {
+            return;
+        };
+        self.timeouts.swap_remove(place);
+        for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+            // It fails for what is no socket any more, and then there is no timeout.
+            let _ = calls::set_timeout(descriptor, option, 0);
+        }
+    }
+
     pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
         if self.streams.contains(&key) {
             self.streams.retain(|stream| *stream != key);
             slots.disarm(key);
         } else {
+            let is_send = matches!(
+                slots.op(key),
+                Some(Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. })
+            );
+            if is_send {
+                // The other backends have tried it when it was started.
+                drop(self.call(key, libc::MSG_DONTWAIT, slots));
+            }
             self.pending.retain(|pending| *pending != key);
             slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
         }
@@ -243,22 +271,27 @@ impl Blocking {
         let mut waitable = std::mem::take(&mut self.waitable);
         waitable.clear();
         waitable.extend(&self.pending);
-        let has_room = self.packer.has_room();
         for key in &self.streams {
+            let has_room = match slots.op(*key) {
+                Some(Op::ReceiveDatagrams { .. }) => {
+                    self.datagrams.as_mut().is_some_and(Packer::has_room)
+                }
+                _ => self.packer.has_room(),
+            };
             let held = slots.credit(*key).is_some_and(|credit| credit.is_spent() || !has_room);
             if slots.is_wanted(*key) && !held {
                 waitable.push(*key);
             }
         }
         let result = match (waitable.as_slice(), wait) {
-            ([], Wait::No) => Ok(()),
+            ([], Wait::Busy | Wait::No) => Ok(()),
             ([], Wait::Until(deadline)) => {
                 self.sleep(deadline);
                 Ok(())
             }
             ([key], Wait::Until(deadline)) => self.block(*key, deadline, slots),
             (keys, Wait::Until(deadline)) => self.poll(keys, deadline, slots),
-            (keys, Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
+            (keys, Wait::Busy | Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
         };
         self.waitable = waitable;
         result
@@ -280,8 +313,11 @@ impl Blocking {
         let Some(op) = slots.op(key) else { return Ok(()) };
         let socket = op.descriptor();
         let option = match op {
-            Op::Send { .. } | Op::SendVectored { .. } => libc::SO_SNDTIMEO,
-            Op::Receive { .. } | Op::ReceiveOnce { .. } => libc::SO_RCVTIMEO,
+            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => libc::SO_SNDTIMEO,
+            Op::Receive { .. }
+            | Op::ReceiveOnce { .. }
+            | Op::ReceiveFrom { .. }
+            | Op::ReceiveDatagrams { .. } => libc::SO_RCVTIMEO,
             _ => return self.poll(&[key], deadline, slots),
         };
         if !self.limit(socket, option, deadline)? {
@@ -348,9 +384,9 @@ impl Blocking {
             Instant::NEVER => None,
             deadline => Some(deadline.nanos_since(clock::now())),
         };
-        if !self.parker.bell.begin(bell::POLLING) {
-            return Ok(());
-        }
+        // Rung before: it does not wait then, but looks all the same.
+        let may_wait = self.parker.bell.begin(bell::POLLING);
+        let timeout_ns = if may_wait { timeout_ns } else { Some(0) };
         let polled = calls::poll(&mut descriptors, timeout_ns);
         self.parker.bell.end();
         match polled {
@@ -392,6 +428,30 @@ impl Blocking {
                 // SAFETY: the message owns all that its header leads to.
                 Called::Sent(unsafe { calls::send_message(socket, message.header(), flags) })
             }
+            Op::ReceiveDatagrams { socket, .. } => {
+                let room = self.datagrams.as_mut().and_then(Packer::room);
+                let Some((start, length)) = room else { return Called::Gone };
+                // SAFETY: the room belongs to the packer's open buffer.
+                let count = unsafe { calls::receive_datagram(*socket, start, length, flags) };
+                Called::Datagram(count)
+            }
+            Op::ReceiveFrom { socket, reception } => {
+                let (socket, header) = (*socket, reception.header());
+                // SAFETY: the reception owns all that its header leads to.
+                Called::Other(unsafe { calls::receive_message(socket, header, flags) })
+            }
+            Op::SendTo { socket, letter } => {
+                let socket = *socket;
+                // SAFETY: the letter owns all that its header leads to.
+                let sent = unsafe { calls::send_message(socket, letter.header(), flags) };
+                match sent {
+                    // Polling would say again that the own socket is ready.
+                    Err(Errno(libc::EAGAIN)) if flags != 0 && letter.is_at_once() => {
+                        Called::Refused
+                    }
+                    sent => Called::Sent(sent),
+                }
+            }
             Op::ReceiveOnce { socket, buffer } => {
                 let (start, length) = buffer.spare();
                 // SAFETY: the spare part belongs to the operation.
@@ -417,7 +477,9 @@ impl Blocking {
         let now = clock::now();
         match called {
             Called::Gone => return,
-            Called::Received(Err(errno)) | Called::Accepted(Err(errno)) => {
+            Called::Received(Err(errno))
+            | Called::Datagram(Err(errno))
+            | Called::Accepted(Err(errno)) => {
                 if !again(errno) {
                     slots.push_event(key, Event::Failed(errno));
                 }
@@ -428,6 +490,13 @@ impl Blocking {
                 if let Some(credit) = slots.credit(key) {
                     let chunk = self.packer.fill(count, credit);
                     slots.push_event(key, Event::Chunk(chunk));
+                }
+                return;
+            }
+            Called::Datagram(Ok(count)) => {
+                if let (Some(credit), Some(packer)) = (slots.credit(key), &mut self.datagrams) {
+                    let datagram = packer.fill(count, credit);
+                    slots.push_event(key, Event::Datagram(datagram));
                 }
                 return;
             }
@@ -443,6 +512,7 @@ impl Blocking {
             // SAFETY: this is the kernel's answer to this operation.
             Called::Other(count) => unsafe { settle::settle(slots, key, count, now) },
             Called::Connected(result) => Self::connected(key, result, slots),
+            Called::Refused => slots.complete(key, Err(Errno(libc::EAGAIN)), now),
         }
         self.pending.retain(|pending| *pending != key);
     }
@@ -452,8 +522,11 @@ impl Blocking {
 enum Called {
     Gone,
     Received(Result<u32, Errno>),
+    Datagram(Result<u32, Errno>),
     Accepted(Result<std::os::fd::OwnedFd, Errno>),
     Sent(Result<u32, Errno>),
     Connected(Result<u32, Errno>),
+    /// A full peer, which there is no readiness to wait for.
+    Refused,
     Other(Result<u32, Errno>),
 }

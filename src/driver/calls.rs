@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use crate::error::Errno;
 use crate::limits;
-use crate::op::{Direction, Op, OpenHow};
+use crate::op::{Direction, Op, OpenHow, datagram};
 
 fn check(result: isize) -> Result<u32, Errno> {
     if result >= 0 { Ok(result as u32) } else { Err(Errno::last()) }
@@ -70,6 +70,59 @@ pub(super) unsafe fn send_message(
 ) -> Result<u32, Errno> {
     // SAFETY: readable by the caller's contract.
     check(unsafe { libc::sendmsg(socket, header, flags | libc::MSG_NOSIGNAL) })
+}
+
+/// recvmsg(2).
+///
+/// # Safety
+/// The header and all that it points to is writable, and nobody else uses it during the call.
+pub(super) unsafe fn receive_message(
+    socket: RawFd,
+    header: *mut libc::msghdr,
+    flags: i32,
+) -> Result<u32, Errno> {
+    // SAFETY: writable by the caller's contract.
+    check(unsafe { libc::recvmsg(socket, header, flags) })
+}
+
+/// Receives one datagram into `length` bytes at `start`, in the layout of [`datagram`], and says
+/// how many of them it takes.
+///
+/// # Safety
+/// The bytes are writable and nobody else uses them during the call.
+pub(super) unsafe fn receive_datagram(
+    socket: RawFd,
+    start: NonNull<u8>,
+    length: usize,
+    flags: i32,
+) -> Result<u32, Errno> {
+    assert!(length > datagram::PAYLOAD_OFFSET, "a datagram's room has a place for its name");
+    // SAFETY: the offsets lie inside the room (asserted), which is writable by the caller's
+    // contract; an all-zero msghdr is valid and is filled in before the call reads it.
+    let (received, header) = unsafe {
+        let name = start.add(datagram::HEADER_BYTES);
+        let payload = start.add(datagram::PAYLOAD_OFFSET);
+        let mut vector = libc::iovec {
+            iov_base: payload.as_ptr().cast(),
+            iov_len: length - datagram::PAYLOAD_OFFSET,
+        };
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_name = name.as_ptr().cast();
+        header.msg_namelen = datagram::NAME_BYTES as libc::socklen_t;
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        // The lease of this room reads as initialised bytes, also past a short name.
+        name.write_bytes(0, datagram::NAME_BYTES);
+        (receive_message(socket, &raw mut header, flags)?, header)
+    };
+    let layout = datagram::Header {
+        name_length: header.msg_namelen,
+        payload_length: received,
+        flags: header.msg_flags as u32,
+    };
+    // SAFETY: the room has at least the bytes of the header (asserted).
+    unsafe { start.cast::<[u8; datagram::HEADER_BYTES]>().write(layout.to_bytes()) };
+    Ok(datagram::PAYLOAD_OFFSET as u32 + received)
 }
 
 /// accept4(2), close-on-exec.

@@ -25,7 +25,7 @@ mod slots;
 use std::mem::ManuallyDrop;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub(crate) use self::choose::{assume, choose, fall_back};
@@ -45,6 +45,8 @@ use crate::op::{Direction, Event, Op, Outcome};
 pub(crate) struct Driver {
     slots: ManuallyDrop<Slots>,
     pool: ManuallyDrop<Rc<Pool>>,
+    /// The buffers of datagrams, once a socket receives any.
+    datagrams: ManuallyDrop<Option<Rc<Pool>>>,
     backend: ManuallyDrop<Backend>,
     /// Whether a shutdown has left operations to the kernel.
     given_up: bool,
@@ -74,6 +76,9 @@ pub(crate) struct BufferSettings {
 /// Whether, and until when, a turn may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
+    /// Not at all, and there are tasks to run: where looking for completions costs a system call
+    /// that hands over nothing, it need not be made every time.
+    Busy,
     /// Not at all.
     No,
     /// Until something happens or the instant has come ([`Instant::NEVER`]: no deadline).
@@ -101,6 +106,7 @@ impl Driver {
         Ok(Self {
             slots: ManuallyDrop::new(Slots::new()),
             pool: ManuallyDrop::new(pool),
+            datagrams: ManuallyDrop::new(None),
             backend: ManuallyDrop::new(backend),
             given_up: false,
         })
@@ -126,10 +132,14 @@ impl Driver {
         }
     }
 
-    /// Opens a stream (accept or receive). It yields once armed.
+    /// Opens a stream (accept, receive, datagrams). It yields once armed.
     pub(crate) fn open_stream(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
-        let credit = matches!(op, Op::Receive { .. })
-            .then(|| Credit::new(&self.pool, limits::CONNECTION_CREDIT_BYTES));
+        let pool = match op {
+            Op::Receive { .. } => Some(&*self.pool),
+            Op::ReceiveDatagrams { .. } => Some(self.datagram_pool()?),
+            _ => None,
+        };
+        let credit = pool.map(|pool| Credit::new(pool, limits::CONNECTION_CREDIT_BYTES));
         let key = self.slots.insert_stream(op, credit, now).ok_or(Errno(libc::ENFILE))?;
         match &mut *self.backend {
             Backend::Ring(ring) => ring.arm(key, &mut self.slots),
@@ -137,6 +147,19 @@ impl Driver {
             Backend::Blocking(blocking) => blocking.arm(key, &mut self.slots),
         }
         Ok(key)
+    }
+
+    fn datagram_pool(&mut self) -> Result<&Rc<Pool>, Errno> {
+        if self.datagrams.is_none() {
+            let pool = Pool::new(limits::DATAGRAM_BUFFERS_COUNT, limits::DATAGRAM_BUFFER_BYTES)?;
+            match &mut *self.backend {
+                Backend::Ring(ring) => ring.open_datagrams(&pool)?,
+                Backend::Epoll(epoll) => epoll.open_datagrams(&pool),
+                Backend::Blocking(blocking) => blocking.open_datagrams(&pool),
+            }
+            *self.datagrams = Some(pool);
+        }
+        Ok(self.datagrams.as_ref().expect("it was just made"))
     }
 
     /// The outcome of a one-shot operation, once.
@@ -157,6 +180,15 @@ impl Driver {
                 Backend::Epoll(epoll) => epoll.cancel(key, &mut self.slots),
                 Backend::Blocking(blocking) => blocking.cancel(key, &mut self.slots),
             }
+        }
+    }
+
+    /// Forgets an open descriptor that goes elsewhere. Nothing is in flight for it.
+    pub(crate) fn release(&mut self, descriptor: RawFd) {
+        match &mut *self.backend {
+            Backend::Ring(_) => {}
+            Backend::Epoll(epoll) => epoll.release(descriptor),
+            Backend::Blocking(blocking) => blocking.release(descriptor),
         }
     }
 
@@ -187,6 +219,11 @@ impl Driver {
         }
     }
 
+    /// Whether something is in flight that ends whatever others do, such as a read of a file.
+    pub(crate) fn is_working(&self) -> bool {
+        self.slots.is_working()
+    }
+
     /// What ends a [`Driver::park`] from another thread.
     pub(crate) fn unparker(&self) -> Unparker {
         match &*self.backend {
@@ -199,6 +236,11 @@ impl Driver {
     /// The operations in flight, longest first.
     pub(crate) fn in_flight(&self) -> Vec<InFlight> {
         self.slots.in_flight(clock::now())
+    }
+
+    /// Who waits for which operation.
+    pub(crate) fn waiters(&self, now: Instant) -> Vec<(Waker, InFlight)> {
+        self.slots.waiters(now)
     }
 
     /// What the ring gave up on this host; `None` for the other backends.
@@ -246,11 +288,12 @@ impl Drop for Driver {
         }
         if self.slots.count() == 0 {
             // SAFETY: each is dropped once, here, and nothing uses them after. The backend goes
-            // first: then the kernel knows the pool's memory no more.
+            // first: then the kernel knows the pools' memory no more.
             unsafe {
                 ManuallyDrop::drop(&mut self.backend);
                 ManuallyDrop::drop(&mut self.slots);
                 ManuallyDrop::drop(&mut self.pool);
+                ManuallyDrop::drop(&mut self.datagrams);
             }
         }
         // Otherwise the kernel may still write to buffers of the slots and of the pool: none is

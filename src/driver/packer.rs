@@ -7,26 +7,38 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use crate::buffer::{BufferId, Credit, Lease, Pool};
+use crate::limits;
+use crate::op::datagram;
 
 /// A buffer with less room than this is given up for a fresh one: no crumbs.
 const ROOM_BYTES_MIN: u32 = 2048;
 
 pub(super) struct Packer {
     pool: Rc<Pool>,
+    room_min: u32,
     open: Option<(BufferId, u32)>,
 }
 
 impl Packer {
     pub(super) fn new(pool: &Rc<Pool>) -> Self {
-        Self { pool: Rc::clone(pool), open: None }
+        Self::with_room(pool, ROOM_BYTES_MIN.min(pool.buffer_size()))
+    }
+
+    /// A packer that always has room for a whole datagram, or none.
+    pub(super) fn of_datagrams(pool: &Rc<Pool>) -> Self {
+        Self::with_room(pool, limits::DATAGRAM_BYTES_MAX + datagram::PAYLOAD_OFFSET as u32)
+    }
+
+    fn with_room(pool: &Rc<Pool>, room_min: u32) -> Self {
+        assert!(room_min <= pool.buffer_size());
+        Self { pool: Rc::clone(pool), room_min, open: None }
     }
 
     /// Where the next bytes may go; `None` while every buffer is held.
     pub(super) fn room(&mut self) -> Option<(NonNull<u8>, usize)> {
         let size = self.pool.buffer_size();
-        let room_min = ROOM_BYTES_MIN.min(size);
         if let Some((id, offset)) = self.open
-            && size - offset < room_min
+            && size - offset < self.room_min
         {
             self.pool.release(id);
             self.open = None;

@@ -34,6 +34,11 @@ pub(super) unsafe fn settle(
             unsafe { buffer.fill(count as usize) };
             Ok(Value::Count(count))
         }
+        (Op::ReceiveFrom { reception, .. }, Ok(count)) => {
+            // SAFETY: as above: the kernel has filled the buffer that the header led to.
+            unsafe { reception.buffer.fill(count as usize) };
+            Ok(Value::Count(count))
+        }
         (_, Ok(count)) => Ok(Value::Count(count)),
     };
     slots.complete(key, value, now);
@@ -76,6 +81,8 @@ pub(super) fn sent(
             }
             step as usize
         }
+        // A datagram goes whole or not at all.
+        (Some(Op::SendTo { .. }), Ok(step)) => step as usize,
         (Some(_), Ok(_)) => unreachable!("only sends and writes are continued"),
         (Some(_), Err(errno)) => {
             slots.complete(key, Err(errno), now);

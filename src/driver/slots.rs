@@ -24,7 +24,7 @@ use crate::clock::Instant;
 use crate::error::Errno;
 use crate::limits;
 use crate::metrics::{self, Counter};
-use crate::op::{Event, Op, Outcome, Value};
+use crate::op::{Event, Op, Outcome, Value, datagram};
 
 /// Names a slot and the life it is in. Travels through the kernel as `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +77,17 @@ struct Slot {
     submitted: Instant,
     op: Op,
     state: State,
+}
+
+impl Slot {
+    fn view(&self, now: Instant) -> InFlight {
+        InFlight {
+            operation: self.op.name(),
+            descriptor: self.op.descriptor(),
+            age_ns: now.nanos_since(self.submitted),
+            orphaned: matches!(self.state, State::Orphaned),
+        }
+    }
 }
 
 /// What the driver must do about an abandoned operation.
@@ -180,6 +191,19 @@ impl Slots {
         self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)
     }
 
+    /// Who waits for which operation.
+    pub(crate) fn waiters(&self, now: Instant) -> Vec<(Waker, InFlight)> {
+        let waiters = self.slots.iter().filter_map(|slot| {
+            let waker = match &slot.state {
+                State::InFlight { waker } => waker.as_ref()?,
+                State::Stream(Stream { waker, waiting: true, .. }) => waker.as_ref()?,
+                _ => return None,
+            };
+            Some((waker.clone(), slot.view(now)))
+        });
+        waiters.collect()
+    }
+
     /// The operation of a live slot, for the driver that performs it.
     pub(crate) fn op(&mut self, key: SlotKey) -> Option<&mut Op> {
         self.get(key).map(|slot| &mut slot.op)
@@ -237,6 +261,10 @@ impl Slots {
                 }
                 match &event {
                     Event::Chunk(chunk) => metrics::add(Counter::BytesReceived, chunk.len() as u64),
+                    Event::Datagram(datagram) => {
+                        let bytes = datagram.len() - datagram::PAYLOAD_OFFSET;
+                        metrics::add(Counter::BytesReceived, bytes as u64);
+                    }
                     Event::Accepted(_) => metrics::add(Counter::ConnectionsAccepted, 1),
                     Event::Failed(_) => metrics::add(Counter::OperationErrors, 1),
                     Event::End => {}
@@ -352,8 +380,8 @@ impl Slots {
         for slot in &mut self.slots {
             let State::Stream(stream) = &mut slot.state else { continue };
             for event in &mut stream.events {
-                if let Event::Chunk(chunk) = event {
-                    chunk.unpin();
+                if let Event::Chunk(lease) | Event::Datagram(lease) = event {
+                    lease.unpin();
                 }
             }
         }
@@ -369,6 +397,14 @@ impl Slots {
         self.get(key).is_some_and(|slot| matches!(slot.state, State::Orphaned))
     }
 
+    /// Whether something is in flight that ends whatever others do.
+    pub(crate) fn is_working(&self) -> bool {
+        self.slots.iter().any(|slot| {
+            matches!(slot.state, State::InFlight { .. } | State::Orphaned)
+                && slot.op.ends_by_itself()
+        })
+    }
+
     /// What is in flight, longest first.
     pub(crate) fn in_flight(&self, now: Instant) -> Vec<InFlight> {
         let mut list: Vec<InFlight> = self
@@ -379,12 +415,7 @@ impl Slots {
                 State::Stream(stream) => stream.arm != Arm::Disarmed,
                 State::Free { .. } | State::Ready(_) => false,
             })
-            .map(|slot| InFlight {
-                operation: slot.op.name(),
-                descriptor: slot.op.descriptor(),
-                age_ns: now.nanos_since(slot.submitted),
-                orphaned: matches!(slot.state, State::Orphaned),
-            })
+            .map(|slot| slot.view(now))
             .collect();
         list.sort_by_key(|entry| std::cmp::Reverse(entry.age_ns));
         list

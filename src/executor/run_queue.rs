@@ -71,7 +71,7 @@ impl<T> RunQueue<T> {
     /// Accounts for time that a task of the class took.
     pub(super) fn charge(&mut self, class: Class, nanos: u64) {
         let queue = &mut self.queues[class as usize];
-        queue.virtual_ns += nanos * Class::Latency.share() / class.share();
+        queue.virtual_ns += nanos * class.weight();
         let charged = queue.virtual_ns;
         let busy = self.queues.iter().filter(|queue| !queue.ready.is_empty());
         let least = busy.map(|queue| queue.virtual_ns).fold(charged, u64::min);

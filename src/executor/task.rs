@@ -1,16 +1,17 @@
-//! What a task carries besides its future: its class, its name, and its place in the live set.
+//! What a task is besides its future: its identity and class, how it can end, and the wrapper that
+//! makes it end well.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::borrow::Cow;
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use slab::Slab;
-
-use crate::metrics::{self, Counter};
+use super::live::{Beginning, LiveTasks, TaskKey};
 
 /// The scheduling class of a task. Under load each class gets time by its share; without load
 /// there is no difference.
@@ -36,28 +37,64 @@ impl Class {
             Class::Background => 1,
         }
     }
+
+    /// What a nanosecond of it counts: the more, the smaller its share.
+    pub(super) const fn weight(self) -> u64 {
+        Class::Latency.share() / self.share()
+    }
 }
 
-/// A task's name, spawn site and class.
-#[derive(Clone, Copy, Debug)]
+/// Names a task among all that this process has ever spawned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub(super) u64);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A name that costs nothing to make where it is a literal. Shared otherwise: infos are copied.
+#[derive(Clone)]
+enum Name {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+/// A task's identity, name, spawn site and class.
+#[derive(Clone)]
 pub struct TaskInfo {
-    name: &'static str,
+    pub(super) id: TaskId,
+    name: Name,
     location: &'static Location<'static>,
     class: Class,
 }
 
 impl TaskInfo {
+    /// What is known before the executor gives the task its identity.
     pub(crate) fn new(
-        name: &'static str,
+        name: Cow<'static, str>,
         class: Class,
         location: &'static Location<'static>,
     ) -> Self {
-        Self { name, location, class }
+        let name = match name {
+            Cow::Borrowed(name) => Name::Static(name),
+            Cow::Owned(name) => Name::Shared(name.into()),
+        };
+        Self { id: TaskId(0), name, location, class }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> TaskId {
+        self.id
     }
 
     /// The name given at spawn, or an empty one.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        match &self.name {
+            Name::Static(name) => name,
+            Name::Shared(name) => name,
+        }
     }
 
     /// Where it was spawned.
@@ -71,74 +108,77 @@ impl TaskInfo {
     }
 }
 
-/// How a task ended other than by its value.
-pub(crate) enum Ended {
-    Aborted,
-    Panicked(Box<dyn Any + Send>),
-}
-
-/// Names a task among those of its executor that have not finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TaskKey {
-    place: usize,
-    number: u64,
-}
-
-struct LiveTask {
-    number: u64,
-    waker: Waker,
-    aborted: bool,
-}
-
-/// The tasks of an executor that have not finished, so that an abort or a shutdown reaches them.
-#[derive(Default)]
-pub(super) struct LiveTasks {
-    tasks: RefCell<Slab<LiveTask>>,
-    spawned: Cell<u64>,
-}
-
-impl LiveTasks {
-    pub(super) fn count(&self) -> usize {
-        self.tasks.borrow().len()
-    }
-
-    /// Takes a place for a task about to be made; its waker follows.
-    pub(super) fn reserve(&self) -> TaskKey {
-        let number = self.spawned.get() + 1;
-        self.spawned.set(number);
-        let task = LiveTask { number, waker: Waker::noop().clone(), aborted: false };
-        TaskKey { place: self.tasks.borrow_mut().insert(task), number }
-    }
-
-    pub(super) fn set_waker(&self, key: TaskKey, waker: Waker) {
-        self.tasks.borrow_mut()[key.place].waker = waker;
-    }
-
-    pub(super) fn wakers(&self) -> Vec<Waker> {
-        self.tasks.borrow().iter().map(|(_, task)| task.waker.clone()).collect()
-    }
-
-    /// Marks a task as aborted and gives the waker to call then; `None` if it has finished.
-    pub(super) fn abort(&self, key: TaskKey) -> Option<Waker> {
-        let mut tasks = self.tasks.borrow_mut();
-        let task = tasks.get_mut(key.place).filter(|task| task.number == key.number)?;
-        task.aborted = true;
-        Some(task.waker.clone())
-    }
-
-    fn is_aborted(&self, key: TaskKey) -> bool {
-        self.tasks.borrow()[key.place].aborted
-    }
-
-    fn remove(&self, key: TaskKey) {
-        let task = self.tasks.borrow_mut().try_remove(key.place);
-        // Dropped when nothing is borrowed: a waker's drop may drop other things.
-        drop(task);
+impl fmt::Debug for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskInfo({self})")
     }
 }
 
-/// A task's future: ends by abort, carries a panic to whoever joins, and leaves the live tasks when
-/// it is dropped.
+impl fmt::Display for TaskInfo {
+    /// `name#id (file:line:column)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{} ({})", self.name(), self.id, self.location)
+    }
+}
+
+/// Why a task gave no value: it was cancelled, or it panicked.
+pub struct JoinError {
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl JoinError {
+    pub(crate) fn cancelled() -> Self {
+        Self { panic: None }
+    }
+
+    pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Self {
+        Self { panic: Some(panic) }
+    }
+
+    /// Aborted, or dropped by a shutdown.
+    pub fn is_cancelled(&self) -> bool {
+        self.panic.is_none()
+    }
+
+    /// Ended by a panic.
+    pub fn is_panic(&self) -> bool {
+        self.panic.is_some()
+    }
+
+    /// What the task panicked with, for [`std::panic::resume_unwind`].
+    pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
+        self.panic
+    }
+}
+
+/// The text of a panic, as `panic!` makes it.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a value that is no text")
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.panic {
+            None => f.write_str("the task was cancelled"),
+            Some(panic) => write!(f, "the task panicked: {}", panic_message(&**panic)),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// A task's future: ends by abort, carries a panic to whoever joins, lets callbacks see the result
+/// first, and leaves the live tasks when it is dropped.
 pub(super) struct Tracked<F> {
     future: F,
     live: Rc<LiveTasks>,
@@ -151,22 +191,31 @@ impl<F> Tracked<F> {
     }
 }
 
-impl<F: Future> Future for Tracked<F> {
-    type Output = Result<F::Output, Ended>;
+impl<F: Future<Output: 'static>> Future for Tracked<F> {
+    type Output = Result<F::Output, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.live.is_aborted(self.key) {
-            return Poll::Ready(Err(Ended::Aborted));
-        }
+        let (live, key) = (Rc::clone(&self.live), self.key);
+        let outer = match live.begin_poll(key) {
+            Beginning::Plain => None,
+            Beginning::WithLocals(outer) => Some(outer),
+            Beginning::Aborted => return live.settle(key, Err(JoinError::cancelled()), context),
+            Beginning::Settling => return live.run_callbacks(key, context),
+        };
         // SAFETY: `future` is pinned with `self`: it is never moved out, `Tracked` has no Drop
         // code that moves it, and it is not `Unpin` when the future is not.
         let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
         // A future that panicked is never polled again, so nobody sees its broken state.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
-            Ok(poll) => poll.map(Ok),
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(context)));
+        if let Some(outer) = outer {
+            live.leave_locals(key, outer);
+        }
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => live.settle(key, Ok(value), context),
             Err(panic) => {
-                metrics::add(Counter::TaskPanics, 1);
-                Poll::Ready(Err(Ended::Panicked(panic)))
+                live.report_panic(key, &*panic);
+                live.settle(key, Err(JoinError::panicked(panic)), context)
             }
         }
     }
@@ -174,6 +223,6 @@ impl<F: Future> Future for Tracked<F> {
 
 impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
-        self.live.remove(self.key);
+        self.live.leave(self.key);
     }
 }

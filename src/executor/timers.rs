@@ -4,7 +4,14 @@
 //! so the wheel spans all of time. A timer lies at the level of the highest 6-bit group in which
 //! its tick differs from the wheel's, and moves down as that group is reached (Varghese and Lauck,
 //! *Hashed and hierarchical timing wheels*, 1987). Deadlines are rounded up: a timer is never
-//! early. Timers of equal ticks fire in the order of their insertion within a level.
+//! early. A paused clock has a wheel of eleven levels whose tick is one nanosecond, so that it
+//! stands exactly at each deadline.
+//!
+//! Timers fire in the order of their deadlines, and those of one deadline in the order of their
+//! insertion; only one that has passed when it is inserted goes before what shares its tick.
+//! Between slots that is the wheel's own order, and a slot is sorted when it fires. A slot moves
+//! down before the wheel has reached it, thus before a timer can be inserted below: earlier ones
+//! stay in front.
 
 use std::task::Waker;
 
@@ -14,13 +21,16 @@ use crate::clock::Instant;
 use crate::metrics::{self, Counter, Measure};
 
 const TICK_BITS: u32 = 16;
+
+/// How much later than its deadline a timer may fire.
+pub(crate) const TICK_NS: u64 = 1 << TICK_BITS;
 const GROUP_BITS: u32 = 6;
 const SLOTS: usize = 1 << GROUP_BITS;
-const LEVELS: usize = ((u64::BITS - TICK_BITS) / GROUP_BITS) as usize;
+/// Levels of a wheel whose tick is one nanosecond: the most that there are.
+const LEVELS_MAX: usize = u64::BITS.div_ceil(GROUP_BITS) as usize;
 const NONE: u32 = u32::MAX;
-const TICK_LAST: u64 = u64::MAX >> TICK_BITS;
 
-const _: () = assert!(LEVELS as u32 * GROUP_BITS + TICK_BITS == u64::BITS);
+const _: () = assert!((u64::BITS - TICK_BITS).is_multiple_of(GROUP_BITS));
 
 /// Names a timer that has neither fired nor been cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,27 +55,42 @@ struct List {
 const EMPTY: List = List { first: NONE, last: NONE };
 
 /// The list of timers that are due but not yet fired.
-const DUE: u32 = (LEVELS * SLOTS) as u32;
+const DUE: u32 = (LEVELS_MAX * SLOTS) as u32;
 
 /// The timers of one shard.
 pub(crate) struct Timers {
     timers: Slab<Timer>,
     /// One list for each slot of each level, and [`DUE`].
     lists: Box<[List]>,
-    occupied: [u64; LEVELS],
+    occupied: [u64; LEVELS_MAX],
+    /// A tick is two to the power of this many nanoseconds.
+    tick_bits: u32,
     /// The tick up to which timers have fired.
     elapsed: u64,
     armed: usize,
+    /// Scratch: the timers of a list that fires.
+    firing: Vec<(Instant, u32)>,
 }
 
 impl Timers {
     pub(crate) fn new(now: Instant) -> Self {
+        Self::with_tick(now, TICK_BITS)
+    }
+
+    /// Timers for a clock that stands still and jumps: each fires at its very nanosecond.
+    pub(crate) fn exact(now: Instant) -> Self {
+        Self::with_tick(now, 0)
+    }
+
+    fn with_tick(now: Instant, tick_bits: u32) -> Self {
         Self {
             timers: Slab::new(),
-            lists: vec![EMPTY; LEVELS * SLOTS + 1].into(),
-            occupied: [0; LEVELS],
-            elapsed: now.as_nanos() >> TICK_BITS,
+            lists: vec![EMPTY; LEVELS_MAX * SLOTS + 1].into(),
+            occupied: [0; LEVELS_MAX],
+            tick_bits,
+            elapsed: now.as_nanos() >> tick_bits,
             armed: 0,
+            firing: Vec::new(),
         }
     }
 
@@ -75,10 +100,19 @@ impl Timers {
         self.armed
     }
 
-    /// Adds a timer; `waker` is woken at the first expiry pass at or after `deadline`.
-    pub(crate) fn insert(&mut self, deadline: Instant, waker: Waker) -> TimerKey {
+    /// Who waits for which instant.
+    pub(crate) fn waiters(&self) -> Vec<(Waker, Instant)> {
+        let armed = self.timers.iter().filter(|(_, timer)| !timer.fired);
+        armed.filter_map(|(_, timer)| Some((timer.waker.clone()?, timer.deadline))).collect()
+    }
+
+    /// Adds a timer; `waker` is woken at the first expiry pass at or after `deadline`. One that is
+    /// not after `now` is for the next pass, whatever the tick.
+    pub(crate) fn insert(&mut self, deadline: Instant, now: Instant, waker: Waker) -> TimerKey {
         // The last tick stands for all that lies beyond it: the wheel has no place for more.
-        let tick = deadline.as_nanos().div_ceil(1 << TICK_BITS).min(TICK_LAST);
+        let last = u64::MAX >> self.tick_bits;
+        let tick = deadline.as_nanos().div_ceil(1 << self.tick_bits).min(last);
+        let tick = if deadline <= now { self.elapsed } else { tick };
         let timer = Timer {
             deadline,
             tick,
@@ -118,7 +152,7 @@ impl Timers {
 
     /// Wakes every timer whose deadline is not after `now`.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let target = now.as_nanos() >> TICK_BITS;
+        let target = now.as_nanos() >> self.tick_bits;
         self.fire(DUE, now);
         while self.armed > 0 {
             let Some((level, slot, start)) = self.next_slot() else { break };
@@ -146,7 +180,7 @@ impl Timers {
         match self.next_slot() {
             Some((level, slot, start)) => {
                 let tick = self.first_tick((level * SLOTS + slot) as u32).unwrap_or(start);
-                Instant::from_nanos(tick.saturating_mul(1 << TICK_BITS))
+                Instant::from_nanos(tick.saturating_mul(1 << self.tick_bits))
             }
             None => Instant::NEVER,
         }
@@ -172,7 +206,7 @@ impl Timers {
     /// The occupied slot that begins first: level, slot, and its first tick.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         // A lower level lies within one slot of the level above, so its timers come first.
-        (0..LEVELS).find_map(|level| {
+        (0..LEVELS_MAX).find_map(|level| {
             let occupied = self.occupied[level];
             if occupied == 0 {
                 return None;
@@ -215,8 +249,14 @@ impl Timers {
     fn fire(&mut self, list: u32, now: Instant) {
         let mut index = self.take_list(list);
         while index != NONE {
-            let timer = &mut self.timers[index as usize];
+            let timer = &self.timers[index as usize];
+            self.firing.push((timer.deadline, index));
             index = timer.next;
+        }
+        // Stable, and linear where nothing is to be sorted.
+        self.firing.sort_by_key(|(deadline, _)| *deadline);
+        for (_, index) in self.firing.drain(..) {
+            let timer = &mut self.timers[index as usize];
             timer.fired = true;
             self.armed -= 1;
             metrics::record(Measure::TimerLateness, now.nanos_since(timer.deadline));
@@ -285,7 +325,7 @@ mod tests {
     #[test]
     fn a_timer_fires_at_its_tick_and_not_before() {
         let mut timers = Timers::new(at(0));
-        let key = timers.insert(at(10 * TICK + 1), Waker::noop().clone());
+        let key = timers.insert(at(10 * TICK + 1), at(0), Waker::noop().clone());
         assert_eq!(timers.next_deadline(), at(11 * TICK));
         timers.expire(at(11 * TICK - 1));
         assert!(!fired(&mut timers, key));
@@ -294,9 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_timer_fires_at_its_nanosecond() {
+        let mut timers = Timers::exact(at(1));
+        let deadlines = [u64::MAX - 1, 2, (1 << 60) + 5, TICK + 1, 3, TICK];
+        let keys = deadlines.map(|nanos| timers.insert(at(nanos), at(1), Waker::noop().clone()));
+        let never = timers.insert(Instant::NEVER, at(5), Waker::noop().clone());
+        for place in [1, 4, 5, 3, 2, 0] {
+            let deadline = at(deadlines[place]);
+            // A far one may first have to move down.
+            while timers.next_deadline() < deadline {
+                timers.expire(timers.next_deadline());
+                assert!(!fired(&mut timers, keys[place]));
+            }
+            assert_eq!(timers.next_deadline(), deadline);
+            timers.expire(deadline);
+            assert!(fired(&mut timers, keys[place]));
+        }
+        assert_eq!(timers.next_deadline(), Instant::NEVER);
+        assert!(!fired(&mut timers, never));
+    }
+
+    #[test]
     fn a_far_timer_wakes_its_shard_once() {
         let mut timers = Timers::new(at(0));
-        let key = timers.insert(at(1_000_000 * TICK), Waker::noop().clone());
+        let key = timers.insert(at(1_000_000 * TICK), at(0), Waker::noop().clone());
         assert_eq!(timers.next_deadline(), at(1_000_000 * TICK));
         timers.expire(at(1_000_000 * TICK));
         assert!(fired(&mut timers, key));
@@ -305,7 +366,7 @@ mod tests {
     #[test]
     fn a_deadline_in_the_past_fires_at_the_next_pass() {
         let mut timers = Timers::new(at(50 * TICK));
-        let key = timers.insert(at(3), Waker::noop().clone());
+        let key = timers.insert(at(3), at(50 * TICK), Waker::noop().clone());
         assert_eq!(timers.next_deadline(), at(0));
         timers.expire(at(50 * TICK));
         assert!(fired(&mut timers, key));
@@ -315,14 +376,66 @@ mod tests {
     #[test]
     fn a_timer_that_never_comes_wakes_nobody() {
         let mut timers = Timers::new(at(5));
-        let key = timers.insert(Instant::NEVER, Waker::noop().clone());
+        let key = timers.insert(Instant::NEVER, at(5), Waker::noop().clone());
         timers.expire(at(5) + Duration::from_secs(100 * 365 * 86_400));
         assert!(!fired(&mut timers, key));
         timers.remove(key);
         assert_eq!(timers.armed(), 0);
     }
 
+    /// Says which timer has fired.
+    struct Mark(usize, std::sync::Arc<std::sync::Mutex<Vec<usize>>>);
+
+    impl std::task::Wake for Mark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn timers_fire_by_deadline_and_then_in_the_order_of_insertion(
+            exact in any::<bool>(),
+            // Few deadlines, at any distance, so that many are equal and pass through all levels.
+            steps in prop::collection::vec((0u64..12, 0u32..50, any::<bool>(), 0u64..6), 1..80)
+        ) {
+            let start = at(7 * TICK + 3);
+            let mut timers = if exact { Timers::exact(start) } else { Timers::new(start) };
+            let fired = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+            let mut now = start;
+            let mut model: Vec<(bool, Instant, usize, TimerKey)> = Vec::new();
+            for (number, (place, scale, jump, cancelled)) in steps.into_iter().enumerate() {
+                let unit = 1u64 << scale;
+                let deadline = at((now.as_nanos() / unit + place) * unit);
+                let mark = Mark(number, std::sync::Arc::clone(&fired));
+                let key = timers.insert(deadline, now, std::sync::Arc::new(mark).into());
+                let passed = deadline <= now;
+                model.push((!passed, deadline, number, key));
+                if cancelled == 0 {
+                    let (.., key) = model.remove(model.len() / 2);
+                    drop(timers.remove(key));
+                }
+                if jump {
+                    now = now + Duration::from_nanos(unit * (place + 1) / 2);
+                    timers.expire(now);
+                    let tick = if exact { 1 } else { TICK };
+                    let is_due = |ahead: bool, deadline: &Instant| {
+                        !ahead || deadline.as_nanos().div_ceil(tick) <= now.as_nanos() / tick
+                    };
+                    // Sorted stably: those of one deadline stay as they were inserted.
+                    model.sort_by_key(|(ahead, deadline, ..)| (*ahead, *deadline));
+                    let due: Vec<_> = model
+                        .extract_if(.., |(ahead, deadline, ..)| is_due(*ahead, deadline))
+                        .collect();
+                    let expected: Vec<_> = due.iter().map(|(_, _, number, _)| *number).collect();
+                    prop_assert_eq!(std::mem::take(&mut *fired.lock().unwrap()), expected);
+                    for (.., key) in due {
+                        timers.remove(key);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn timers_agree_with_a_sorted_list(
             steps in prop::collection::vec((0u64..1 << 44, 0u64..1 << 40, any::<bool>()), 1..60)
@@ -332,8 +445,9 @@ mod tests {
             let mut model: Vec<(u64, TimerKey)> = Vec::new();
             for (delay, advance, cancel) in steps {
                 let deadline = now + delay;
-                let key = timers.insert(at(deadline), Waker::noop().clone());
-                model.push((deadline.div_ceil(TICK) * TICK, key));
+                let key = timers.insert(at(deadline), at(now), Waker::noop().clone());
+                let due = if delay == 0 { 0 } else { deadline.div_ceil(TICK) * TICK };
+                model.push((due, key));
                 if cancel && model.len() > 2 {
                     let (_, key) = model.swap_remove(model.len() / 2);
                     timers.remove(key);

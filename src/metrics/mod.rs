@@ -121,6 +121,8 @@ impl Registry {
 
     /// Everything flushed so far, merged over the stripes.
     pub fn snapshot(&self) -> Snapshot {
+        // What this very thread has recorded belongs to it.
+        flush();
         let mut snapshot = Snapshot::new();
         for stripe in self.stripes.iter() {
             snapshot.merge(&lock(stripe));
@@ -130,6 +132,7 @@ impl Registry {
 
     /// What was flushed to one stripe so far: the figures of one shard. `None` past the last.
     pub fn stripe_snapshot(&self, stripe: usize) -> Option<Snapshot> {
+        flush();
         let stripe = self.stripes.get(stripe)?;
         let mut snapshot = Snapshot::new();
         snapshot.merge(&lock(stripe));
@@ -181,7 +184,14 @@ impl Recorder {
         self.dirty.set(self.dirty.get() | 1 << counter as u32);
     }
 
-    /// Hands everything held back to the stripe. Call it once per turn, and before a long wait.
+    /// Whether so much is held back that [`Recorder::flush`] is worth its lock.
+    #[inline]
+    pub fn is_half_full(&self) -> bool {
+        self.buffered.get() >= BUFFERED_RECORDS_MAX / 2
+    }
+
+    /// Hands everything held back to the stripe. Call it when [`Recorder::is_half_full`], now and
+    /// then, and before a long wait.
     #[inline]
     pub fn flush(&self) {
         if self.buffered.get() != 0 || self.dirty.get() != 0 {
@@ -247,6 +257,8 @@ pub struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let before = self.before.take();
+        // Whoever asks from outside from now on sees everything.
+        flush();
         // The thread may be ending, and its locals with it. What is replaced is dropped outside.
         drop(CURRENT.try_with(|current| current.replace(before)));
     }
@@ -255,22 +267,24 @@ impl Drop for Entered {
 /// Records on this thread's current recorder; without one, nothing happens.
 #[inline]
 pub fn record(measure: Measure, nanos: u64) {
-    with_current(|recorder| recorder.record(measure, nanos));
+    with(|recorder| recorder.record(measure, nanos));
 }
 
 /// Adds to a counter of this thread's current recorder; without one, nothing happens.
 #[inline]
 pub fn add(counter: Counter, n: u64) {
-    with_current(|recorder| recorder.add(counter, n));
+    with(|recorder| recorder.add(counter, n));
 }
 
 /// Flushes this thread's current recorder, if there is one.
 pub fn flush() {
-    with_current(Recorder::flush);
+    with(Recorder::flush);
 }
 
+/// Calls `action` with this thread's current recorder, if there is one: for several records at
+/// once. It must record and nothing else.
 #[inline]
-fn with_current(action: impl FnOnce(&Recorder)) {
+pub fn with(action: impl FnOnce(&Recorder)) {
     // Nothing that `action` calls borrows `CURRENT` again: recorders know only stripes.
     let _ = CURRENT.try_with(|current| {
         if let Some(recorder) = current.borrow().as_deref() {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pools::Pools;
 use super::{Runtime, Shared, new_shard, start_shard};
+use crate::blocking::Pool;
 use crate::driver::{self, BufferSettings, Choice, RingSettings};
 use crate::engine::{Engine, EngineReport};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::limits;
 use crate::metrics::Registry;
 use crate::shard::placement::{self, Count, Placement, Plan};
@@ -23,8 +25,10 @@ pub struct Builder {
     ring_entries: u32,
     buffers: BufferSettings,
     cpu_queue: usize,
+    blocking: Option<Pool>,
     histograms: bool,
     teardown: Duration,
+    paused_clock: bool,
 }
 
 impl Default for Builder {
@@ -40,8 +44,10 @@ impl Default for Builder {
                 size: limits::BUFFER_BYTES_DEFAULT,
             },
             cpu_queue: limits::CPU_QUEUE_COUNT_MAX,
+            blocking: None,
             histograms: true,
             teardown: Duration::from_millis(limits::TEARDOWN_MS_DEFAULT),
+            paused_clock: false,
         }
     }
 }
@@ -105,6 +111,14 @@ impl Builder {
         self
     }
 
+    /// The pool that [`crate::blocking::run`] uses, instead of one of the runtime's own. It stays
+    /// the caller's: the runtime does not shut it down, and several may share it.
+    #[must_use]
+    pub fn blocking_pool(mut self, pool: Pool) -> Self {
+        self.blocking = Some(pool);
+        self
+    }
+
     /// Turns histograms off, so that a benchmark can say what they cost.
     #[must_use]
     pub fn histograms(mut self, on: bool) -> Self {
@@ -116,6 +130,24 @@ impl Builder {
     #[must_use]
     pub fn teardown(mut self, deadline: Duration) -> Self {
         self.teardown = deadline;
+        self
+    }
+
+    /// Has time stand still while tasks run, and jump to the next deadline once nothing is left to
+    /// do: for tests, in which hours pass in a moment and things happen in one order only.
+    ///
+    /// [`clock::now`](crate::clock::now), sleeps, time limits, intervals and timers of the shard's
+    /// thread all follow this clock, to the nanosecond. It moves when no task is ready, nothing has
+    /// completed, no message has come, and no job of the cpu pool and no operation on a file is
+    /// under way; then it stands at the next deadline at once.
+    /// [`time::advance`](crate::time::advance) moves it by hand. A peer outside the process is not
+    /// waited for: a time limit around a receive is over before it has answered.
+    ///
+    /// There is one shard, also where [`Builder::shards`] is left to the host. Under the `threads`
+    /// engine connections are served on the shard's thread.
+    #[must_use]
+    pub fn paused_clock(mut self, on: bool) -> Self {
+        self.paused_clock = on;
         self
     }
 
@@ -134,7 +166,8 @@ impl Builder {
         self.check()?;
         let topology =
             Topology::of_host().map_err(|error| Error::unsupported(error.to_string()))?;
-        placement::plan(&topology, self.shards, self.cpu_cores, &self.placement)
+        let shards = if self.paused_clock { Count::Exactly(1) } else { self.shards };
+        placement::plan(&topology, shards, self.cpu_cores, &self.placement)
             .map_err(|error| Error::config(error.to_string()))
     }
 
@@ -163,6 +196,11 @@ impl Builder {
             {
                 return Err(Error::config(format!("{count} {what}: use at most {max}")));
             }
+        }
+        if let (true, Count::Exactly(shards @ 2..)) = (self.paused_clock, self.shards) {
+            return Err(Error::config(format!(
+                "a paused clock with {shards} shards: it is the clock of one thread, use 1 shard"
+            )));
         }
         if self.cpu_queue == 0 {
             return Err(Error::config("a cpu queue of 0 jobs: use at least 1"));
@@ -197,12 +235,12 @@ impl Builder {
         } else {
             Registry::without_histograms(shards)
         };
+        let blocking = self.blocking.clone();
+        let pools = Pools::new(self.cpu_queue, &plan.cpu_pool, blocking, &registry);
         let shared =
-            Arc::new(Shared::new(choice.clone(), self.buffers, shards, registry, self.cpu_queue));
-        let cpu = shared
-            .cpu
-            .start(&plan.cpu_pool, &shared.registry)
-            .map_err(|error| Error::io("starting the cpu pool", Errno::from_io(&error)))?;
+            Shared::new(choice.clone(), self.buffers, shards, registry, pools, self.paused_clock);
+        let shared = Arc::new(shared);
+        shared.pools.cpu.start_seats()?;
         let mut runtime = Runtime {
             shared: Arc::clone(&shared),
             report: report.clone(),
@@ -210,7 +248,6 @@ impl Builder {
             home: None,
             affinity: None,
             threads: Vec::new(),
-            cpu: Some(cpu),
             teardown: self.teardown,
             leaked: Vec::new(),
         };

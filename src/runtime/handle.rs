@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Shared;
+use crate::blocking::Pool;
 use crate::driver::InFlight;
 use crate::error::Result;
 use crate::metrics::Registry;
 use crate::shard::remote::ShardHandle;
 use crate::shard::{ShardId, context};
+use crate::task::{self, PanicHook, TaskDump};
 
 /// A runtime as other threads see it.
 #[derive(Clone)]
@@ -36,6 +39,11 @@ impl Handle {
     /// If there is no such shard.
     pub fn shard(&self, id: ShardId) -> ShardHandle {
         ShardHandle::new(Arc::clone(&self.shared), id)
+    }
+
+    /// The pool for blocking calls, for threads outside of the runtime.
+    pub fn blocking_pool(&self) -> Pool {
+        self.shared.pools.blocking.clone()
     }
 
     /// The histograms and counters of all shards.
@@ -69,6 +77,45 @@ impl Handle {
         }
         list.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.age_ns));
         Ok(list)
+    }
+
+    /// What the tasks of every shard are doing, by shard and age.
+    ///
+    /// # Errors
+    /// `is_closed` if a shard has shut down.
+    pub async fn dump_tasks(&self) -> Result<Vec<TaskDump>> {
+        let mut list = Vec::new();
+        for index in 0..self.shards() {
+            list.extend(self.shard(ShardId(index as u16)).call(task::dump).await?);
+        }
+        Ok(list)
+    }
+
+    /// Has `hook` hear of every panic of a task, callback or message, on the thread where it
+    /// happened, instead of the log; gives back the hook before. The shard goes on in any case. A
+    /// hook that panics itself is contained.
+    pub fn set_panic_hook(&self, hook: Arc<PanicHook>) -> Option<Arc<PanicHook>> {
+        self.shared.hooks.set_panic_hook(Some(hook))
+    }
+
+    /// The panic hook; `None` if panics go to the log.
+    pub fn panic_hook(&self) -> Option<Arc<PanicHook>> {
+        self.shared.hooks.panic_hook()
+    }
+
+    /// Has panics go to the log again; gives back the hook.
+    pub fn take_panic_hook(&self) -> Option<Arc<PanicHook>> {
+        self.shared.hooks.set_panic_hook(None)
+    }
+
+    /// From how long on a poll is logged with its task's name and spawn site, and counted.
+    pub fn slow_poll(&self) -> Duration {
+        Duration::from_nanos(self.shared.hooks.slow_poll_ns())
+    }
+
+    /// Sets it, for all shards ([`crate::limits::SLOW_POLL_NS`] by default).
+    pub fn set_slow_poll(&self, limit: Duration) {
+        self.shared.hooks.set_slow_poll(limit);
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::{Shard, ShardId};
+use crate::clock::{self, Instant};
 use crate::error::{Error, Result};
 use crate::{executor, metrics};
 
@@ -15,6 +16,8 @@ thread_local! {
 /// Leaves the shard on drop; the one before, if any, is back then.
 pub(crate) struct Entered {
     before: Option<Rc<Shard>>,
+    /// Where the thread's clock had been paused.
+    clock_before: Option<Instant>,
     _executor: executor::Entered,
     _metrics: metrics::Entered,
 }
@@ -29,7 +32,12 @@ pub(crate) fn enter(shard: &Rc<Shard>) -> Result<Entered> {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        drop(CURRENT.replace(self.before.take()));
+        let paused_at = clock::pause_at(self.clock_before);
+        let left = CURRENT.replace(self.before.take());
+        if let Some(shard) = &left {
+            shard.paused_at.set(paused_at);
+        }
+        drop(left);
     }
 }
 
@@ -38,6 +46,7 @@ pub(crate) fn enter_instead(shard: &Rc<Shard>) -> Entered {
     let before = CURRENT.replace(Some(Rc::clone(shard)));
     Entered {
         before,
+        clock_before: clock::pause_at(shard.paused_at.get()),
         _executor: shard.executor.enter(),
         _metrics: metrics::enter(Rc::clone(shard.recorder())),
     }

@@ -9,9 +9,11 @@ pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
+pub(crate) mod paused;
 pub mod placement;
 pub(crate) mod priority;
 pub(crate) mod remote;
+mod remote_task;
 pub mod topology;
 
 use std::cell::{Cell, RefCell};
@@ -30,11 +32,12 @@ use crate::error::Errno;
 use crate::executor::timers::Timers;
 use crate::executor::{Executor, Inbox, Sleeper};
 use crate::limits;
-use crate::metrics::{self, Counter, Measure, Recorder};
+use crate::metrics::{Counter, Measure, Recorder};
 use crate::runtime::Shared;
 
 pub use self::context::{count, current, is_draining};
 pub use self::remote::{ShardHandle, shard};
+pub use self::remote_task::RemoteHandle;
 
 /// Index of a shard in its runtime, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +66,10 @@ pub(crate) struct Shard {
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
+    has_slept: Cell<bool>,
+    turns: Cell<u32>,
+    /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
+    paused_at: Cell<Option<Instant>>,
     /// The scheduler is asked to run this thread soon.
     _slice: priority::Short,
 }
@@ -99,13 +106,16 @@ impl Shard {
         let sleeper = Arc::new(Sleeper::new(Box::new(move || unparker.unpark())));
         let wakes = Inbox::new(Arc::clone(&sleeper));
         let now = clock::now();
+        let executor = Executor::new(Arc::clone(&wakes), Arc::clone(&shared.hooks));
+        let is_paused = shared.has_paused_clock();
         Ok(Rc::new(Self {
             id,
             recorder: Rc::new(shared.registry.recorder(id.index())),
             shared,
-            executor: Executor::new(Arc::clone(&wakes)),
+            executor,
             driver: RefCell::new(driver),
-            timers: RefCell::new(Timers::new(now)),
+            timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
+            paused_at: Cell::new(is_paused.then_some(now)),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
             main: Arc::new(MainWaker {
@@ -115,6 +125,8 @@ impl Shard {
             sleeper,
             wakes,
             slice_end: Cell::new(now),
+            has_slept: Cell::new(false),
+            turns: Cell::new(0),
             _slice: priority::Short::for_current_thread(),
         }))
     }
@@ -144,9 +156,12 @@ impl Shard {
         let mut context = Context::from_waker(&waker);
         waker.wake_by_ref();
         loop {
-            if self.main.woken.swap(false, Ordering::AcqRel) {
+            // Looked at first: a swap costs much more.
+            if self.main.woken.load(Ordering::Relaxed)
+                && self.main.woken.swap(false, Ordering::AcqRel)
+            {
                 // The turn before may have slept since it read the clock.
-                self.executor.set_now(clock::now());
+                self.tick();
                 if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                     return value;
                 }
@@ -159,7 +174,7 @@ impl Shard {
 
     /// One pass of the loop. It sleeps at its end if nothing is ready and `may_sleep`.
     pub(crate) fn turn(&self, may_sleep: bool) -> Result<(), Errno> {
-        let start = self.begin_turn();
+        let start = self.tick();
         self.reap(start);
         self.receive(start);
         self.expire(start);
@@ -168,10 +183,13 @@ impl Shard {
         self.submit_or_park(may_sleep)
     }
 
-    fn begin_turn(&self) -> Instant {
-        let now = clock::now();
-        self.executor.set_now(now);
-        now
+    /// Reads the clock for the turn that begins: exactly after a sleep, which ends at a deadline.
+    fn tick(&self) -> Instant {
+        if self.has_slept.replace(false) {
+            self.executor.tick_exactly()
+        } else {
+            self.executor.tick()
+        }
     }
 
     /// Drains completions into slots; tasks are only put on the run queue.
@@ -198,21 +216,32 @@ impl Shard {
     }
 
     fn end_turn(&self, start: Instant, end: Instant) {
-        metrics::record(Measure::Turn, end.nanos_since(start));
-        metrics::add(Counter::Turns, 1);
-        self.recorder.flush();
+        /// Figures of a shard that never sleeps are late by this many turns at most.
+        const TURNS_PER_FLUSH: u32 = 64;
+        self.recorder.record(Measure::Turn, end.nanos_since(start));
+        self.recorder.add(Counter::Turns, 1);
+        self.turns.set(self.turns.get().wrapping_add(1));
+        if self.recorder.is_half_full() || self.turns.get().is_multiple_of(TURNS_PER_FLUSH) {
+            self.recorder.flush();
+        }
     }
 
     /// Hands over what was started. Sleeps until the next timer, a completion or a message if
     /// nothing is ready.
     fn submit_or_park(&self, may_sleep: bool) -> Result<(), Errno> {
-        let mut wait = Wait::No;
+        let mut wait = if self.executor.is_ready() { Wait::Busy } else { Wait::No };
         if may_sleep && !self.executor.is_ready() {
             self.sleeper.announce();
-            if !self.has_messages() {
+            if self.shared.has_paused_clock() {
+                wait = self.look_and_jump()?;
+            } else if !self.has_messages() {
+                self.recorder.flush();
                 wait = Wait::Until(self.timers.borrow().next_deadline());
+            } else {
+                wait = Wait::Busy;
             }
         }
+        self.has_slept.set(matches!(wait, Wait::Until(_)));
         let parked = self.driver.borrow_mut().park(wait);
         self.sleeper.awake();
         parked
@@ -228,7 +257,7 @@ impl Shard {
 
     /// Whether the running task has had its slice, or completions wait.
     pub(crate) fn should_yield(&self) -> bool {
-        self.driver.borrow_mut().has_news() || clock::now() >= self.slice_end.get()
+        self.driver.borrow_mut().has_news() || self.executor.tick() >= self.slice_end.get()
     }
 
     /// Refuses messages and drops every task at the await it stands at. Called while the shard is

@@ -121,7 +121,7 @@ fn work_for_a_shard_that_is_gone_is_refused(engine: Engine) {
     runtime.block_on(async {});
     drop(runtime);
     for id in [0, 1].map(ShardId) {
-        let error = handle.shard(id).spawn(|| async {}).unwrap_err();
+        let error = handle.shard(id).spawn(|| async {}).wait().unwrap_err();
         assert!(error.is_closed());
         assert_eq!(error.to_string(), "the shard has shut down");
         assert!(wait_for(handle.shard(id).call(|| ())).unwrap_err().is_closed());

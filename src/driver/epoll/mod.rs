@@ -4,6 +4,7 @@
 //! Receives are made when readiness comes, until the socket is drained. Files go to helper threads.
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
+mod attempt;
 mod offload;
 mod watch;
 
@@ -55,6 +56,8 @@ pub(super) struct Epoll {
     epoll: OwnedFd,
     event: Arc<EventFd>,
     packer: Packer,
+    /// Where datagrams go, once a socket receives any.
+    datagrams: Option<Packer>,
     offload: Offload,
     /// By descriptor number.
     sockets: Vec<Socket>,
@@ -63,9 +66,15 @@ pub(super) struct Epoll {
     /// What the packer's count of releases was when the line was last looked at; `None` if the
     /// line has grown since.
     releases_seen: Option<u64>,
-    accepts_paused: usize,
+    /// Streams in line that wait for their task, not for a release: looked at every time.
+    tasks_awaited: usize,
     /// Files that are closed as soon as no helper uses them any more.
     closing: Vec<OwnedFd>,
+    /// When this turn began, and when readiness was last looked for.
+    now: Instant,
+    looked: Instant,
+    /// Turns since then.
+    turns_unlooked: u32,
 }
 
 impl Epoll {
@@ -83,12 +92,16 @@ impl Epoll {
             epoll,
             event,
             packer: Packer::new(pool),
+            datagrams: None,
             sockets: Vec::new(),
             events: Vec::with_capacity(EVENTS_MAX),
             paused: VecDeque::new(),
             releases_seen: None,
-            accepts_paused: 0,
+            tasks_awaited: 0,
             closing: Vec::new(),
+            now: clock::now(),
+            looked: clock::now(),
+            turns_unlooked: 0,
         };
         // Edge-triggered, so the counter need not be read.
         this.register(this.event.descriptor(), WAKE)?;
@@ -97,6 +110,11 @@ impl Epoll {
 
     pub(super) fn event(&self) -> Arc<EventFd> {
         Arc::clone(&self.event)
+    }
+
+    /// Receives datagrams into the pool from now on.
+    pub(super) fn open_datagrams(&mut self, pool: &Rc<Pool>) {
+        self.datagrams = Some(Packer::of_datagrams(pool));
     }
 
     fn register(&self, descriptor: RawFd, data: u64) -> Result<(), Errno> {
@@ -139,6 +157,7 @@ impl Epoll {
             Op::Ready { .. } | Op::WaitChild { .. } => self.watch(key, slots, now),
             Op::Send { socket, .. }
             | Op::SendVectored { socket, .. }
+            | Op::SendTo { socket, .. }
             | Op::Write { pipe: socket, .. } => {
                 let socket = *socket;
                 if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
@@ -146,7 +165,7 @@ impl Epoll {
                 }
                 let waits = |socket: &Socket| !socket.writers.is_empty();
                 if self.sockets.get(socket as usize).is_some_and(waits)
-                    || Self::try_send(key, slots, now)
+                    || attempt::send(key, slots, now)
                 {
                     self.wait_writable(key, socket, slots, now);
                 }
@@ -162,12 +181,14 @@ impl Epoll {
                     result => slots.complete(key, result.map(Value::Count), now),
                 }
             }
-            Op::ReceiveOnce { socket, .. } | Op::Read { pipe: socket, .. } => {
+            Op::ReceiveOnce { socket, .. }
+            | Op::ReceiveFrom { socket, .. }
+            | Op::Read { pipe: socket, .. } => {
                 let socket = *socket;
                 if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
                     return slots.complete(key, Err(errno), now);
                 }
-                if Self::try_receive_once(key, slots, now) {
+                if attempt::receive_once(key, slots, now) {
                     match self.socket(socket) {
                         Ok(entry) => entry.reader = Some(key),
                         Err(errno) => slots.complete(key, Err(errno), now),
@@ -213,67 +234,23 @@ impl Epoll {
         }
     }
 
+    /// Forgets a descriptor that stays open: its registration would live as long as its file.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let is_known =
+            self.sockets.get(descriptor as usize).is_some_and(|socket| socket.registered);
+        if is_known {
+            let null = std::ptr::null_mut();
+            let epoll = self.epoll.as_raw_fd();
+            // SAFETY: the event of a removal is not looked at.
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, descriptor, null) };
+        }
+        self.forget(descriptor);
+    }
+
     fn wait_writable(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots, now: Instant) {
         match self.socket(socket) {
             Ok(entry) => entry.writers.push_back(key),
             Err(errno) => slots.complete(key, Err(errno), now),
-        }
-    }
-
-    /// Sends what the socket takes. True if it must become writable first.
-    fn try_send(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
-        loop {
-            let step = match slots.op(key) {
-                Some(Op::Send { socket, payload, sent }) => {
-                    calls::send(*socket, &payload[*sent..], libc::MSG_DONTWAIT)
-                }
-                Some(Op::SendVectored { socket, message }) => {
-                    let socket = *socket;
-                    // SAFETY: the message owns all that its header leads to.
-                    unsafe { calls::send_message(socket, message.header(), libc::MSG_DONTWAIT) }
-                }
-                Some(Op::Write { pipe, payload, written, .. }) => {
-                    calls::write(*pipe, &payload[*written..])
-                }
-                _ => return false,
-            };
-            match step {
-                Err(Errno(libc::EAGAIN)) => return true,
-                Err(Errno(libc::EINTR)) => {}
-                step => {
-                    if !settle::sent(slots, key, step, now) {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Receives once. True if the socket must become readable first.
-    fn try_receive_once(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
-        loop {
-            let received = match slots.op(key) {
-                Some(Op::ReceiveOnce { socket, buffer }) => {
-                    let (start, length) = buffer.spare();
-                    // SAFETY: the spare part belongs to the operation.
-                    unsafe { calls::receive(*socket, start, length, libc::MSG_DONTWAIT) }
-                }
-                Some(Op::Read { pipe, buffer, .. }) => {
-                    let (start, length) = buffer.spare();
-                    // SAFETY: the spare part belongs to the operation.
-                    unsafe { calls::read(*pipe, start, length) }
-                }
-                _ => return false,
-            };
-            match received {
-                Err(Errno(libc::EAGAIN)) => return true,
-                Err(Errno(libc::EINTR)) => {}
-                count => {
-                    // SAFETY: this is the kernel's answer to this operation.
-                    unsafe { settle::settle(slots, key, count, now) };
-                    return false;
-                }
-            }
         }
     }
 
@@ -305,7 +282,8 @@ impl Epoll {
         if FileCall::of(op).is_some() {
             return; // A helper has it: its slot stays until the answer.
         }
-        let is_stream = matches!(op, Op::Accept { .. } | Op::Receive { .. });
+        let is_stream =
+            matches!(op, Op::Accept { .. } | Op::Receive { .. } | Op::ReceiveDatagrams { .. });
         if op.is_watch() {
             let number = op.awaits().0;
             self.unwatch(number);
@@ -336,6 +314,7 @@ impl Epoll {
 
     /// Performs what became possible since the last park.
     pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
+        self.now = now;
         // SAFETY: `settle` gets the kernel's answer to the operation of that key.
         self.offload.reap(|key, answer| unsafe { settle::settle(slots, key, answer, now) });
         self.closing.retain(|descriptor| self.offload.uses(descriptor.as_raw_fd()));
@@ -370,7 +349,7 @@ impl Epoll {
             if let Some(Op::Connect { socket, .. }) = slots.op(key) {
                 let result = calls::connected(*socket);
                 slots.complete(key, result.map(Value::Count), now);
-            } else if Self::try_send(key, slots, now) {
+            } else if attempt::send(key, slots, now) {
                 return;
             }
             self.sockets[index].writers.pop_front();
@@ -379,9 +358,13 @@ impl Epoll {
 
     fn read(&mut self, key: SlotKey, finished: bool, slots: &mut Slots, now: Instant) {
         match slots.op(key) {
-            Some(Op::ReceiveOnce { socket, .. } | Op::Read { pipe: socket, .. }) => {
+            Some(
+                Op::ReceiveOnce { socket, .. }
+                | Op::ReceiveFrom { socket, .. }
+                | Op::Read { pipe: socket, .. },
+            ) => {
                 let index = *socket as usize;
-                if !Self::try_receive_once(key, slots, now) {
+                if !attempt::receive_once(key, slots, now) {
                     self.sockets[index].reader = None;
                 }
             }
@@ -389,6 +372,12 @@ impl Epoll {
                 let socket = *socket;
                 if slots.arm(key) == Some(Arm::Armed) {
                     self.receive(key, socket, finished, slots);
+                }
+            }
+            Some(Op::ReceiveDatagrams { socket, .. }) => {
+                let socket = *socket;
+                if slots.arm(key) == Some(Arm::Armed) {
+                    self.receive_datagrams(key, socket, slots);
                 }
             }
             Some(Op::Accept { listener }) => {
@@ -434,6 +423,37 @@ impl Epoll {
         self.line_up(key);
     }
 
+    /// Receives datagrams until there is none; or buffers or credit are spent, or it fails: then
+    /// the stream waits in line until its task has taken what it has.
+    fn receive_datagrams(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots) {
+        let packer = self.datagrams.as_mut().expect("a stream of datagrams has its packer");
+        loop {
+            let Some(credit) = slots.credit(key).map(Rc::clone) else { return };
+            if credit.is_spent() {
+                break;
+            }
+            let Some((start, length)) = packer.room() else {
+                metrics::add(Counter::BufferWaits, 1);
+                break;
+            };
+            // SAFETY: the room belongs to the packer's open buffer.
+            match unsafe { calls::receive_datagram(socket, start, length, libc::MSG_DONTWAIT) } {
+                Ok(count) => {
+                    let datagram = packer.fill(count, &credit);
+                    slots.push_event(key, Event::Datagram(datagram));
+                }
+                Err(Errno(libc::EAGAIN)) => return,
+                Err(Errno(libc::EINTR)) => {}
+                Err(errno) => {
+                    slots.push_event(key, Event::Failed(errno));
+                    break;
+                }
+            }
+        }
+        slots.set_arm(key, Arm::Disarmed);
+        self.line_up(key);
+    }
+
     /// The last event of a receive: whatever readiness comes later, nothing is to be read.
     fn end(key: SlotKey, event: Event, slots: &mut Slots) {
         slots.set_arm(key, Arm::Disarmed);
@@ -462,18 +482,19 @@ impl Epoll {
     }
 
     /// Goes on with the streams in line that can: receives once there are buffers and their credit
-    /// allows, accepts once somebody waits for them. True if any was looked at.
+    /// allows, datagrams if also nothing waits for their task, accepts once somebody waits for
+    /// them. True if any was looked at.
     fn resume(&mut self, slots: &mut Slots) -> bool {
         let line_has_grown = self.releases_seen.is_none() && !self.paused.is_empty();
-        if line_has_grown && !self.packer.has_room() {
+        if line_has_grown && !(self.packer.has_room() && self.has_room_for_datagrams()) {
             slots.unpin_queued();
         }
-        let releases = Some(self.packer.releases());
-        if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
+        let releases = Some(self.releases());
+        if self.paused.is_empty() || (self.releases_seen == releases && self.tasks_awaited == 0) {
             return false;
         }
         self.releases_seen = releases;
-        self.accepts_paused = 0;
+        self.tasks_awaited = 0;
         let now = clock::now();
         let mut resumed = false;
         for _ in 0..self.paused.len() {
@@ -481,27 +502,43 @@ impl Epoll {
             if slots.arm(key) != Some(Arm::Disarmed) {
                 continue;
             }
-            let ready = match slots.credit(key) {
-                Some(credit) => !credit.is_spent() && self.packer.has_room(),
-                None => slots.is_wanted(key),
+            let (has_room, waits_for_task) = match slots.op(key) {
+                Some(Op::Receive { .. }) => (self.packer.has_room(), false),
+                Some(Op::ReceiveDatagrams { .. }) => {
+                    (self.has_room_for_datagrams(), slots.queued(key) > 0)
+                }
+                _ => (true, !slots.is_wanted(key)),
             };
-            if ready {
+            let is_spent = slots.credit(key).is_some_and(|credit| credit.is_spent());
+            if has_room && !is_spent && !waits_for_task {
                 resumed = true;
                 slots.set_arm(key, Arm::Armed);
                 self.read(key, true, slots, now);
             } else {
-                self.accepts_paused += usize::from(slots.credit(key).is_none());
+                self.tasks_awaited += usize::from(waits_for_task);
                 self.paused.push_back(key);
             }
         }
         resumed
     }
 
+    fn has_room_for_datagrams(&mut self) -> bool {
+        self.datagrams.as_mut().is_none_or(Packer::has_room)
+    }
+
+    /// Changes whenever a buffer or credit of either kind comes back.
+    fn releases(&self) -> u64 {
+        self.packer.releases() + self.datagrams.as_ref().map_or(0, Packer::releases)
+    }
+
     /// Takes readiness from the kernel; sleeps if asked to.
     pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
         let resumed = self.resume(slots);
+        if wait == Wait::Busy && self.has_just_looked() {
+            return Ok(());
+        }
         let timeout_ns = match wait {
-            Wait::No => Some(0),
+            Wait::Busy | Wait::No => Some(0),
             Wait::Until(_) if resumed => Some(0),
             Wait::Until(Instant::NEVER) => None,
             Wait::Until(deadline) => Some(deadline.nanos_since(clock::now())),
@@ -512,7 +549,19 @@ impl Epoll {
         }
     }
 
+    /// Whether readiness was looked for a moment ago. Turns are counted as well, since time may
+    /// stand still.
+    fn has_just_looked(&mut self) -> bool {
+        const LOOK_EVERY_NS: u64 = 10_000;
+        const TURNS_UNLOOKED_MAX: u32 = 64;
+        self.turns_unlooked += 1;
+        self.now.nanos_since(self.looked) < LOOK_EVERY_NS
+            && self.turns_unlooked < TURNS_UNLOOKED_MAX
+    }
+
     fn wait(&mut self, timeout_ns: Option<u64>) -> Result<(), Errno> {
+        self.looked = self.now;
+        self.turns_unlooked = 0;
         metrics::add(Counter::DriverEnters, 1);
         let timeout = timeout_ns.map(|nanos| libc::timespec {
             tv_sec: (nanos / 1_000_000_000) as i64,

@@ -16,8 +16,12 @@ use io_uring::{IoUring, cqueue};
 use crate::buffer::{self, BufferId, Pool};
 use crate::error::Errno;
 
-/// The one buffer group of a shard's ring.
-pub(super) const GROUP: u16 = 0;
+/// The buffer group of streams' receives.
+pub(super) const STREAMS: u16 = 0;
+
+/// The buffer group of datagrams. Its buffers are not consumed in parts: the rest of one could be
+/// too short for the next datagram, whose end would be lost.
+pub(super) const DATAGRAMS: u16 = 1;
 
 /// IOU_PBUF_RING_INC of <linux/io_uring.h>: buffers are consumed in parts.
 const CONSUME_INCREMENTALLY: u16 = 2;
@@ -39,17 +43,24 @@ pub(super) struct Part {
 }
 
 impl BufferRing {
-    /// Registers the ring; the second value says whether buffers are consumed in parts.
-    pub(super) fn new(ring: &IoUring, pool: &Rc<Pool>) -> Result<(Self, bool), Errno> {
+    /// Registers the ring of streams; the second value says whether buffers are consumed in parts.
+    pub(super) fn of_streams(ring: &IoUring, pool: &Rc<Pool>) -> Result<(Self, bool), Errno> {
+        match Self::register(ring, pool, STREAMS, CONSUME_INCREMENTALLY) {
+            Ok(this) => Ok((this, true)),
+            Err(_) => Ok((Self::register(ring, pool, STREAMS, 0)?, false)),
+        }
+    }
+
+    /// Registers the ring of datagrams.
+    pub(super) fn of_datagrams(ring: &IoUring, pool: &Rc<Pool>) -> Result<Self, Errno> {
+        Self::register(ring, pool, DATAGRAMS, 0)
+    }
+
+    fn register(ring: &IoUring, pool: &Rc<Pool>, group: u16, flags: u16) -> Result<Self, Errno> {
         let slots = (pool.count() as u16).next_power_of_two();
         let entries = buffer::map_memory(Self::bytes(slots))?.cast::<BufRingEntry>();
         let address = entries.as_ptr() as u64;
-        let register = |flags| {
-            // SAFETY: the entries are page-aligned, zeroed memory of `slots` entries that stays
-            // mapped until this value is dropped, after the ring has been torn down.
-            unsafe { ring.submitter().register_buf_ring_with_flags(address, slots, GROUP, flags) }
-        };
-        let incremental = register(CONSUME_INCREMENTALLY).is_ok();
+        // Made first, so that it unmaps the entries where registering them fails.
         let this = Self {
             pool: Rc::clone(pool),
             entries,
@@ -58,10 +69,11 @@ impl BufferRing {
             offsets: vec![0; pool.count()].into(),
             offered: 0,
         };
-        if !incremental {
-            register(0).map_err(|error| Errno::from_io(&error))?;
-        }
-        Ok((this, incremental))
+        // SAFETY: the entries are page-aligned, zeroed memory of `slots` entries that stays mapped
+        // until this value is dropped, after the ring has been torn down.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, slots, group, flags) }
+            .map_err(|error| Errno::from_io(&error))?;
+        Ok(this)
     }
 
     fn bytes(slots: u16) -> usize {
@@ -98,6 +110,11 @@ impl BufferRing {
         self.offered
     }
 
+    /// How often a buffer or a lease of it was given back so far.
+    pub(super) fn releases(&self) -> u64 {
+        self.pool.releases()
+    }
+
     /// The part that a receive completion has filled.
     pub(super) fn consume(&mut self, flags: u32, length: u32) -> Option<Part> {
         let id = BufferId(cqueue::buffer_select(flags)?);
@@ -118,8 +135,8 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        // SAFETY: mapped in `new` with this length. The owner drops the io_uring first and only
-        // after every receive has had its last completion, so the kernel reads it no more.
+        // SAFETY: mapped in `register` with this length. The owner drops the io_uring first and
+        // only after every receive has had its last completion, so the kernel reads it no more.
         unsafe {
             buffer::unmap_memory(self.entries.cast(), Self::bytes(self.mask + 1));
         }

@@ -37,7 +37,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
         Op::Connect { socket, address } => {
             opcode::Connect::new(Fd(*socket), address.as_ptr().cast(), address.len()).build()
         }
-        Op::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), buffer_ring::GROUP).build(),
+        Op::Receive { socket } => opcode::RecvMulti::new(Fd(*socket), buffer_ring::STREAMS).build(),
         Op::ReceiveOnce { socket, buffer } => {
             let (start, length) = buffer.spare();
             opcode::Recv::new(Fd(*socket), start.as_ptr(), transfer_length(length)).build()
@@ -50,6 +50,18 @@ pub(super) fn entry(op: &mut Op) -> Entry {
         }
         Op::SendVectored { socket, message } => {
             opcode::SendMsg::new(Fd(*socket), message.header()).flags(SEND_FLAGS as u32).build()
+        }
+        Op::ReceiveDatagrams { socket, shape } => {
+            opcode::RecvMsgMulti::new(Fd(*socket), shape.header(), buffer_ring::DATAGRAMS).build()
+        }
+        Op::ReceiveFrom { socket, reception } => {
+            opcode::RecvMsg::new(Fd(*socket), reception.header()).build()
+        }
+        Op::SendTo { socket, letter } => {
+            let wait = if letter.is_at_once() { libc::MSG_DONTWAIT } else { 0 };
+            opcode::SendMsg::new(Fd(*socket), letter.header())
+                .flags((libc::MSG_NOSIGNAL | wait) as u32)
+                .build()
         }
         Op::Shutdown { socket, how } => opcode::Shutdown::new(Fd(*socket), how.as_raw()).build(),
         Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.as_raw_fd())).build(),
@@ -70,11 +82,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .build()
         }
         Op::Sync { file, data_only } => {
-            let flags = match data_only {
-                true => types::FsyncFlags::DATASYNC,
-                false => types::FsyncFlags::empty(),
-            };
-            opcode::Fsync::new(Fd(*file)).flags(flags).build()
+            opcode::Fsync::new(Fd(*file)).flags(sync_flags(*data_only)).build()
         }
         Op::Stat { file, status } => {
             let status = (&raw mut status.0).cast::<types::statx>();
@@ -87,6 +95,10 @@ pub(super) fn entry(op: &mut Op) -> Entry {
             process_entry(op)
         }
     }
+}
+
+fn sync_flags(data_only: bool) -> types::FsyncFlags {
+    if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() }
 }
 
 /// As [`entry`], for what is shared with other processes: pipes, children, foreign descriptors.

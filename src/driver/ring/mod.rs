@@ -39,6 +39,8 @@ pub(super) struct Ring {
     /// Dropped by hand, before the buffer ring that the kernel reads.
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<BufferRing>,
+    /// The buffers of datagrams, once a socket receives any. Dropped as `buffers` is.
+    datagrams: ManuallyDrop<Option<BufferRing>>,
     pool: Rc<Pool>,
     event: Arc<EventFd>,
     /// Receives that wait for buffers or for their own credit, in line.
@@ -46,8 +48,8 @@ pub(super) struct Ring {
     /// What the pool's count of releases was when the line was last looked at; `None` if the line
     /// has grown since.
     releases_seen: Option<u64>,
-    /// Accepts in line: what they wait for is not a release, so they are looked at every time.
-    accepts_paused: usize,
+    /// Streams in line that wait for their task, not for a release: looked at every time.
+    tasks_awaited: usize,
     /// Whether receives are told how much to receive at most. Until the kernel refuses it.
     is_bounding: bool,
     door: Door,
@@ -58,7 +60,7 @@ impl Ring {
     pub(super) fn new(settings: &RingSettings, pool: &Rc<Pool>) -> Result<Self, Errno> {
         let (ring, mut given) = setup::open(settings)?;
         let door = Door::open(&ring, &mut given);
-        let (mut buffers, incremental) = BufferRing::new(&ring, pool)?;
+        let (mut buffers, incremental) = BufferRing::of_streams(&ring, pool)?;
         given.incremental = incremental;
         if !incremental {
             given.given_up.push("incremental buffers (before Linux 6.12)".into());
@@ -67,11 +69,12 @@ impl Ring {
         let mut this = Self {
             ring: ManuallyDrop::new(ring),
             buffers: ManuallyDrop::new(buffers),
+            datagrams: ManuallyDrop::new(None),
             pool: Rc::clone(pool),
             event: Arc::new(EventFd::new()?),
             paused: VecDeque::with_capacity(PAUSED_COUNT),
             releases_seen: None,
-            accepts_paused: 0,
+            tasks_awaited: 0,
             is_bounding: true,
             door,
             given,
@@ -87,6 +90,14 @@ impl Ring {
 
     pub(super) fn event(&self) -> Arc<EventFd> {
         Arc::clone(&self.event)
+    }
+
+    /// Offers the pool's buffers for datagrams from now on.
+    pub(super) fn open_datagrams(&mut self, pool: &Rc<Pool>) -> Result<(), Errno> {
+        let mut datagrams = BufferRing::of_datagrams(&self.ring, pool)?;
+        datagrams.replenish();
+        *self.datagrams = Some(datagrams);
+        Ok(())
     }
 
     /// Queues the entry of a one-shot operation.
@@ -111,9 +122,8 @@ impl Ring {
         slots.set_arm(key, Arm::Armed);
         let op = slots.op(key).expect("a stream is armed in a live slot");
         let mut entry = entry::entry(op).user_data(key.to_user_data());
-        if self.is_bounding
-            && let Some(credit) = slots.credit(key)
-        {
+        let is_bounded = self.is_bounding && matches!(slots.op(key), Some(Op::Receive { .. }));
+        if is_bounded && let Some(credit) = slots.credit(key) {
             bound(&mut entry, credit.left());
         }
         self.push(entry);
@@ -174,6 +184,7 @@ impl Ring {
         match op {
             Op::Receive { .. } => self.received(key, count, flags, slots),
             Op::Accept { .. } => self.accepted(key, count, flags, slots),
+            Op::ReceiveDatagrams { .. } => self.received_datagram(key, count, flags, slots),
             Op::Read { waits, .. } | Op::Write { waits, .. }
                 if *waits || count == Err(Errno(libc::EAGAIN)) =>
             {
@@ -187,7 +198,7 @@ impl Ring {
                     _ => self.start(key, slots),
                 }
             }
-            Op::Send { .. } | Op::SendVectored { .. } | Op::Write { .. } => {
+            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } | Op::Write { .. } => {
                 if slots.is_orphaned(key) {
                     // Told to stop: the rest is not sent. Its peer may never read, and it would
                     // keep the connection open behind its close.
@@ -282,6 +293,37 @@ impl Ring {
         }
     }
 
+    fn received_datagram(
+        &mut self,
+        key: SlotKey,
+        result: Result<u32, Errno>,
+        flags: u32,
+        slots: &mut Slots,
+    ) {
+        let buffers = self.datagrams.as_mut().expect("a stream of datagrams has its buffers");
+        // Who fails may yet have picked a buffer.
+        if let Some(part) = buffers.consume(flags, result.unwrap_or(0)) {
+            if let (Ok(length), Some(credit)) = (result, slots.credit(key)) {
+                let datagram = credit.lease(part.id, part.offset, length);
+                slots.push_event(key, Event::Datagram(datagram));
+            }
+            buffers.finish(&part, flags);
+        }
+        match result {
+            // An empty datagram ends this arming too, but nothing is over: there is no connection.
+            Ok(_) | Err(Errno(libc::ECANCELED)) => {}
+            Err(Errno(libc::ENOBUFS)) => metrics::add(Counter::BufferWaits, 1),
+            Err(errno) => slots.push_event(key, Event::Failed(errno)),
+        }
+        if !cqueue::more(flags) {
+            if slots.disarm(key) {
+                self.line_up(key);
+            }
+        } else if slots.credit(key).is_some_and(|credit| credit.is_spent()) {
+            self.pause(key, slots);
+        }
+    }
+
     /// Tells an armed stream to stop; its last completion puts it in line.
     fn pause(&mut self, key: SlotKey, slots: &mut Slots) {
         if slots.arm(key) == Some(Arm::Armed) {
@@ -296,36 +338,60 @@ impl Ring {
     }
 
     /// Offers free buffers to the kernel and re-arms the streams in line that can go on: receives
-    /// once there are buffers and their credit allows, accepts once somebody waits for them.
+    /// once there are buffers and their credit allows, datagrams if also nothing waits for their
+    /// task, accepts once somebody waits for them.
     fn resume(&mut self, slots: &mut Slots) {
-        self.buffers.replenish();
+        self.replenish();
         let line_has_grown = self.releases_seen.is_none() && !self.paused.is_empty();
-        if line_has_grown && self.buffers.offered() == 0 {
+        if line_has_grown && self.is_short() {
             slots.unpin_queued();
-            self.buffers.replenish();
+            self.replenish();
         }
-        let releases = Some(self.pool.releases());
-        if self.paused.is_empty() || (self.releases_seen == releases && self.accepts_paused == 0) {
+        let releases = Some(self.releases());
+        if self.paused.is_empty() || (self.releases_seen == releases && self.tasks_awaited == 0) {
             return;
         }
         self.releases_seen = releases;
-        self.accepts_paused = 0;
+        self.tasks_awaited = 0;
         for _ in 0..self.paused.len() {
             let Some(key) = self.paused.pop_front() else { break };
             if slots.arm(key) != Some(Arm::Disarmed) {
                 continue;
             }
-            let ready = match slots.credit(key) {
-                Some(credit) => self.buffers.offered() > 0 && !credit.is_spent(),
-                None => slots.is_wanted(key),
+            let (offered, waits_for_task) = match slots.op(key) {
+                Some(Op::Receive { .. }) => (self.buffers.offered(), false),
+                Some(Op::ReceiveDatagrams { .. }) => {
+                    let offered = self.datagrams.as_ref().map_or(0, BufferRing::offered);
+                    (offered, slots.queued(key) > 0)
+                }
+                _ => (1, !slots.is_wanted(key)),
             };
-            if ready {
+            let is_spent = slots.credit(key).is_some_and(|credit| credit.is_spent());
+            if offered > 0 && !is_spent && !waits_for_task {
                 self.arm(key, slots);
             } else {
-                self.accepts_paused += usize::from(slots.credit(key).is_none());
+                self.tasks_awaited += usize::from(waits_for_task);
                 self.paused.push_back(key);
             }
         }
+    }
+
+    fn replenish(&mut self) {
+        self.buffers.replenish();
+        if let Some(datagrams) = &mut *self.datagrams {
+            datagrams.replenish();
+        }
+    }
+
+    /// Whether the kernel has used up the buffers of either kind.
+    fn is_short(&self) -> bool {
+        let datagrams = self.datagrams.as_ref();
+        self.buffers.offered() == 0 || datagrams.is_some_and(|buffers| buffers.offered() == 0)
+    }
+
+    /// Changes whenever a buffer or credit of either kind comes back.
+    fn releases(&self) -> u64 {
+        self.pool.releases() + self.datagrams.as_ref().map_or(0, BufferRing::releases)
     }
 
     /// Submits what is queued and takes completions; sleeps if asked to. One kernel entry.
@@ -381,6 +447,7 @@ impl Drop for Ring {
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.buffers);
+            ManuallyDrop::drop(&mut self.datagrams);
         }
     }
 }
