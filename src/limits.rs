@@ -80,6 +80,12 @@ pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Streams of signals in a process: the handler looks at each. More is an error.
 pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
 
+/// The smallest ring in shared memory; a smaller one asked for is made so large.
+pub const SHARED_RING_BYTES_MIN: usize = 4096;
+
+/// The largest ring in shared memory. A larger one is an error.
+pub const SHARED_RING_BYTES_MAX: usize = 1 << 30;
+
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
 

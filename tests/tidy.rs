@@ -48,6 +48,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/driver/settle.rs",
     "src/executor/mod.rs",
     "src/executor/task.rs",
+    "src/ipc/ring/memory.rs",
     "src/op.rs",
     "src/op/datagram.rs",
     "src/process/handover.rs",
