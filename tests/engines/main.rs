@@ -13,6 +13,7 @@ mod buffers;
 mod callbacks;
 mod cancellation;
 mod combinators;
+mod connect;
 mod connections;
 mod cpu;
 mod cross_thread;
