@@ -35,6 +35,8 @@
 
 pub mod buffer;
 pub mod clock;
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+pub mod compat;
 pub mod cpu;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]

@@ -120,11 +120,9 @@ async fn race(what: &str, addresses: &[SocketAddr], options: &ConnectOptions) ->
         }));
     }
     let delay = options.attempt_delay.max(Duration::from_millis(limits::ATTEMPT_DELAY_MS_MIN));
-    let mut waiting = interleave(&reachable).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
-    loop {
-        let Some(address) = waiting.next() else { break };
+    for address in interleave(&reachable) {
         attempts.push(attempt(address, options));
         let begun = time::sleep(delay);
         let mut begun = std::pin::pin!(begun);
