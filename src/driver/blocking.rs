@@ -284,14 +284,14 @@ impl Blocking {
             }
         }
         let result = match (waitable.as_slice(), wait) {
-            ([], Wait::No) => Ok(()),
+            ([], Wait::Busy | Wait::No) => Ok(()),
             ([], Wait::Until(deadline)) => {
                 self.sleep(deadline);
                 Ok(())
             }
             ([key], Wait::Until(deadline)) => self.block(*key, deadline, slots),
             (keys, Wait::Until(deadline)) => self.poll(keys, deadline, slots),
-            (keys, Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
+            (keys, Wait::Busy | Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
         };
         self.waitable = waitable;
         result

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use crate::cpu;
+use crate::blocking;
 use crate::error::{Error, Result};
 
 /// The addresses of `host`, each with `port`, in the order in which to try them (getaddrinfo(3),
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// The system's resolver may wait for a name server, so it runs on a helper thread; a literal
 /// address (`127.0.0.1`, `::1`, `[::1]`, `fe80::1%2`) needs none and is ready at once. Cancel-safe:
-/// the thread ends the lookup and drops it.
+/// a lookup that has begun ends on its thread and is dropped.
 ///
 /// # Errors
 /// `is_unresolved` if there is no such host or no name server, named with the host; `is_config` for
@@ -25,7 +25,7 @@ pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     let name = host.to_owned();
     // The job ends with its lookup; the order of the answer is kept.
     let lookup = move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-    let found = cpu::run(lookup).await?;
+    let found = blocking::run(lookup).await?;
     let found = found.map_err(|error| Error::unresolved(host, error))?;
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
     for address in found {
