@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 7] = [
     &["driver", "executor"],
     &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
     &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
-    &["store"],
+    &["compat", "store"],
     &["service"],
     &["daemon"],
 ];
