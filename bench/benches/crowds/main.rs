@@ -75,7 +75,9 @@ fn print(scenario: Scenario) {
     }
     println!("\n{}", scenario.name());
     print!("{:<22}", "");
-    CONTENDERS.iter().for_each(|contender| print!("{contender:>10}"));
+    for contender in CONTENDERS {
+        print!("{contender:>10}");
+    }
     println!("{:>14}", "best/tokio");
     for (index, name) in names.iter().enumerate() {
         let row: Vec<Option<f64>> =
