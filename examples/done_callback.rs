@@ -1,7 +1,7 @@
 //! A function that is called once a task has ended, with an argument of its own.
 //!
-//! Answers `task.add_done_callback(partial(callback, "Shiyanlou"))` on `three()`. A closure needs no
-//! `partial`. It is called on the turn after the end, never inline, and can be taken back before.
+//! Answers `task.add_done_callback(partial(callback, "Shiyanlou"))` on `three()`. A closure needs
+//! no `partial`. It is called on the turn after the end, never inline, and can be taken back.
 //!
 //! `cargo run --example done_callback`
 

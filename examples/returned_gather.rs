@@ -1,7 +1,7 @@
 //! A function that returns what it gathered: the caller gets the list of results.
 //!
-//! Answers `async def main(): return await asyncio.gather(...)` and `results = asyncio.run(main())`.
-//! A function need not even be async: it may return the future itself.
+//! Answers `async def main(): return await asyncio.gather(...)` and `asyncio.run(main())`. A
+//! function need not even be async: it may return the future itself.
 //!
 //! `cargo run --example returned_gather`
 

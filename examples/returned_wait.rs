@@ -34,7 +34,9 @@ type Waited = (Vec<Result<u32, JoinError>>, JoinSet<u32>);
 
 async fn program(trace: &Trace) -> Waited {
     let mut tasks = JoinSet::new();
-    hellos(trace).into_iter().for_each(|hello| tasks.spawn(hello));
+    for hello in hellos(trace) {
+        tasks.spawn(hello);
+    }
     let (done, _) = task::wait(&mut tasks, WaitFor::First, None).await;
     (done, tasks)
 }

@@ -1,7 +1,7 @@
 //! Functions that await each other run in sequence, whatever they are called: five units.
 //!
-//! Answers the program in which `hello3` awaits `hello2`, then `hello1`: begin 03, begin 02, end 02,
-//! begin 01, end 01, end 03. For concurrency there must be tasks, or one `join`.
+//! Answers the program in which `hello3` awaits `hello2`, then `hello1`: begin 03, begin 02, end
+//! 02, begin 01, end 01, end 03. For concurrency there must be tasks, or one `join`.
 //!
 //! `cargo run --example sequential_calls`
 

@@ -25,7 +25,7 @@ pub(crate) fn run(runtime: &Runtime) -> Vec<String> {
     runtime.block_on(async {
         let start = time::now();
         let mut task = task::spawn(hello1(10, 5, trace.clone()));
-        trace.say(format_args!("at once: {:?}", task.try_join().map(|joined| joined.ok())));
+        trace.say(format_args!("at once: {:?}", task.try_join().and_then(Result::ok)));
         trace.say(format_args!("awaited: {:?}, {}", task.await.ok(), units_since(start)));
 
         let cancelled = task::spawn(pending::<u32>());

@@ -25,7 +25,9 @@ pub(crate) fn run(runtime: &Runtime) -> Vec<String> {
     let start = runtime.block_on(async { time::now() });
     let (done, pending) = runtime.block_on(async {
         let mut tasks = JoinSet::new();
-        list.into_iter().for_each(|future| tasks.spawn(future));
+        for future in list {
+            tasks.spawn(future);
+        }
         task::wait(&mut tasks, WaitFor::All, None).await
     });
     trace.say(format_args!("{} done, {pending} pending", done.len()));

@@ -32,7 +32,9 @@ fn hellos(trace: &Trace) -> [Hello; 3] {
 
 async fn program(trace: &Trace) {
     let mut tasks = JoinSet::new();
-    hellos(trace).into_iter().for_each(|hello| tasks.spawn(hello));
+    for hello in hellos(trace) {
+        tasks.spawn(hello);
+    }
     let mut limit = Some(UNIT * 5 / 2);
     loop {
         let (done, pending) = task::wait(&mut tasks, WaitFor::All, limit.take()).await;

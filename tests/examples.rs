@@ -4,6 +4,9 @@
 //! processes of their own take part, only the order is asserted. Rows of group U, by file:
 //! `examples/README.md` has the table.
 
+// Each example is a whole program and brings its own module `trace`.
+#![allow(clippy::duplicate_mod)]
+
 use annulus::shard::placement::Placement;
 use annulus::{Builder, Engine, Runtime};
 
