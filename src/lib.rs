@@ -33,6 +33,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod blocking;
 pub mod buffer;
 pub mod clock;
 pub mod cpu;
@@ -46,10 +47,12 @@ mod executor;
 pub mod fs;
 pub mod future;
 pub mod io;
+pub mod ipc;
 pub mod limits;
 pub mod metrics;
 pub mod net;
 mod op;
+pub mod process;
 #[cfg(feature = "daemon")]
 pub mod protocol;
 mod reply;
@@ -57,6 +60,7 @@ mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
+pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
 pub mod stream;

@@ -6,6 +6,7 @@
 
 mod builder;
 mod handle;
+mod pools;
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,10 +20,10 @@ use std::time::Duration;
 
 pub use self::builder::Builder;
 pub use self::handle::Handle;
+use self::pools::Pools;
 use slab::Slab;
 
 use crate::clock;
-use crate::cpu;
 use crate::driver::{BufferSettings, Choice, InFlight, Leaked};
 use crate::engine::EngineReport;
 use crate::error::{Errno, Error, Result};
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     remotes: OnceLock<Box<[Arc<Remote>]>>,
     connections: Box<[Arc<Connections>]>,
     pub(crate) registry: Registry,
-    pub(crate) cpu: Arc<cpu::Pool>,
+    pub(crate) pools: Pools,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) draining: AtomicBool,
     stopping: AtomicBool,
@@ -61,7 +62,7 @@ impl Shared {
         buffers: BufferSettings,
         shards: usize,
         registry: Registry,
-        cpu_queue: usize,
+        pools: Pools,
         paused_clock: bool,
     ) -> Self {
         Self {
@@ -71,7 +72,7 @@ impl Shared {
             remotes: OnceLock::new(),
             connections: (0..shards).map(|_| Arc::default()).collect(),
             registry,
-            cpu: cpu::Pool::new(cpu_queue),
+            pools,
             hooks: Arc::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -203,7 +204,6 @@ pub struct Runtime {
     home: Option<Rc<Shard>>,
     affinity: Option<placement::Pinned>,
     threads: Vec<ShardThread>,
-    cpu: Option<cpu::Threads>,
     teardown: Duration,
     leaked: Vec<InFlight>,
 }
@@ -316,12 +316,7 @@ impl Runtime {
                 Err(_) => tracing::error!("a shard's thread had panicked"),
             }
         }
-        if let Some(threads) = self.cpu.take() {
-            let busy = threads.end(clock::now() + self.teardown);
-            if busy > 0 {
-                tracing::error!(busy, "jobs of the cpu pool did not end in time; left behind");
-            }
-        }
+        self.shared.pools.end(clock::now() + self.teardown);
         for operation in &self.leaked {
             tracing::error!(
                 operation = operation.operation,

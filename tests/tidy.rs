@@ -16,7 +16,7 @@ mod text;
 const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
-    &["cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
+    &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
     &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
     &["store"],
     &["service"],
@@ -49,8 +49,10 @@ const UNSAFE_FILES: &[&str] = &[
     "src/executor/task.rs",
     "src/op.rs",
     "src/op/datagram.rs",
+    "src/process/handover.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
+    "src/signal/handler.rs",
 ];
 
 /// The only file of the library that reads a clock.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
+use crate::blocking::Pool;
 use crate::driver::InFlight;
 use crate::error::Result;
 use crate::metrics::Registry;
@@ -38,6 +39,11 @@ impl Handle {
     /// If there is no such shard.
     pub fn shard(&self, id: ShardId) -> ShardHandle {
         ShardHandle::new(Arc::clone(&self.shared), id)
+    }
+
+    /// The pool for blocking calls, for threads outside of the runtime.
+    pub fn blocking_pool(&self) -> Pool {
+        self.shared.pools.blocking.clone()
     }
 
     /// The histograms and counters of all shards.

@@ -69,6 +69,11 @@ pub(super) struct Epoll {
     tasks_awaited: usize,
     /// Files that are closed as soon as no helper uses them any more.
     closing: Vec<OwnedFd>,
+    /// When this turn began, and when readiness was last looked for.
+    now: Instant,
+    looked: Instant,
+    /// Turns since then.
+    turns_unlooked: u32,
 }
 
 impl Epoll {
@@ -93,6 +98,9 @@ impl Epoll {
             releases_seen: None,
             tasks_awaited: 0,
             closing: Vec::new(),
+            now: clock::now(),
+            looked: clock::now(),
+            turns_unlooked: 0,
         };
         // Edge-triggered, so the counter need not be read.
         this.register(this.event.descriptor(), WAKE)?;
@@ -223,6 +231,19 @@ impl Epoll {
             let generation = socket.generation.wrapping_add(1);
             *socket = Socket { generation, ..Socket::default() };
         }
+    }
+
+    /// Forgets a descriptor that stays open: its registration would live as long as its file.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let is_known =
+            self.sockets.get(descriptor as usize).is_some_and(|socket| socket.registered);
+        if is_known {
+            let null = std::ptr::null_mut();
+            let epoll = self.epoll.as_raw_fd();
+            // SAFETY: the event of a removal is not looked at.
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, descriptor, null) };
+        }
+        self.forget(descriptor);
     }
 
     fn wait_writable(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots, now: Instant) {
@@ -364,6 +385,7 @@ impl Epoll {
 
     /// Performs what became possible since the last park.
     pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
+        self.now = now;
         // SAFETY: `settle` gets the kernel's answer to the operation of that key.
         self.offload.reap(|key, answer| unsafe { settle::settle(slots, key, answer, now) });
         self.closing.retain(|descriptor| self.offload.uses(descriptor.as_raw_fd()));
@@ -583,8 +605,11 @@ impl Epoll {
     /// Takes readiness from the kernel; sleeps if asked to.
     pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
         let resumed = self.resume(slots);
+        if wait == Wait::Busy && self.has_just_looked() {
+            return Ok(());
+        }
         let timeout_ns = match wait {
-            Wait::No => Some(0),
+            Wait::Busy | Wait::No => Some(0),
             Wait::Until(_) if resumed => Some(0),
             Wait::Until(Instant::NEVER) => None,
             Wait::Until(deadline) => Some(deadline.nanos_since(clock::now())),
@@ -595,7 +620,19 @@ impl Epoll {
         }
     }
 
+    /// Whether readiness was looked for a moment ago. Turns are counted as well, since time may
+    /// stand still.
+    fn has_just_looked(&mut self) -> bool {
+        const LOOK_EVERY_NS: u64 = 10_000;
+        const TURNS_UNLOOKED_MAX: u32 = 64;
+        self.turns_unlooked += 1;
+        self.now.nanos_since(self.looked) < LOOK_EVERY_NS
+            && self.turns_unlooked < TURNS_UNLOOKED_MAX
+    }
+
     fn wait(&mut self, timeout_ns: Option<u64>) -> Result<(), Errno> {
+        self.looked = self.now;
+        self.turns_unlooked = 0;
         metrics::add(Counter::DriverEnters, 1);
         let timeout = timeout_ns.map(|nanos| libc::timespec {
             tv_sec: (nanos / 1_000_000_000) as i64,
