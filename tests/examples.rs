@@ -23,6 +23,9 @@ mod create_and_wait;
 #[path = "../examples/done_callback.rs"]
 mod done_callback;
 #[allow(dead_code)]
+#[path = "../examples/downloads.rs"]
+mod downloads;
+#[allow(dead_code)]
 #[path = "../examples/entry.rs"]
 mod entry;
 #[allow(dead_code)]
@@ -73,6 +76,9 @@ mod task_result;
 #[allow(dead_code)]
 #[path = "../examples/task_state.rs"]
 mod task_state;
+#[allow(dead_code)]
+#[path = "../examples/ten_jobs_five_threads.rs"]
+mod ten_jobs_five_threads;
 #[allow(dead_code)]
 #[path = "../examples/two_functions.rs"]
 mod two_functions;
@@ -378,4 +384,42 @@ fn post_streaming_reads_each_chunk_as_it_arrives() {
         "status 500",
     ];
     prints(|runtime| post_streaming::run(runtime).unwrap(), &expected);
+}
+
+#[test]
+fn ten_jobs_run_five_at_once() {
+    let states = (0..10).map(|number| {
+        let state = if number < 5 { "Running" } else { "Pending" };
+        format!("job {number}: {state}")
+    });
+    let results = (0..10).map(|number| format!("result {number}"));
+    let expected: Vec<String> = states.chain(results).chain(["5 at once".to_owned()]).collect();
+    assert_eq!(ten_jobs_five_threads::run().unwrap(), expected);
+}
+
+/// With a real clock: the server has threads of its own.
+#[test]
+fn downloads_overlap_as_tasks_and_on_a_pool() {
+    let saved = ["one.jpg", "two.jpg", "three.jpg"]
+        .map(|name| format!("saved {name}, as it should be: true"));
+    let [one, two, three] = saved.each_ref().map(String::as_str);
+    let together =
+        ["begin one.jpg", "begin two.jpg", "begin three.jpg", one, two, three, "3 at once"];
+    let expected = [
+        &["one by one", "begin one.jpg", one, "begin two.jpg", two, "begin three.jpg", three][..],
+        &["1 at once", "as tasks"],
+        &together,
+        &["on a pool"],
+        &together,
+    ];
+    on_every_engine(|builder| {
+        let runtime = builder.paused_clock(false).shards(1).build().unwrap();
+        let engine = runtime.report().engine;
+        let folder = format!("annulus-downloads-{engine}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let printed = downloads::run(&runtime, &folder).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(printed, expected.concat(), "engine {engine}");
+    });
 }
