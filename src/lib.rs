@@ -64,7 +64,7 @@ pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
 pub mod stream;
-mod sync;
+pub mod sync;
 pub mod task;
 pub mod time;
 

@@ -122,6 +122,12 @@ pub const SLOW_POLL_NS: u64 = 100_000_000;
 /// Shards that one runtime may have.
 pub const SHARDS_COUNT_MAX: usize = 1024;
 
+/// Permits of one semaphore. More is a panic that says so.
+pub const SEMAPHORE_PERMITS_COUNT_MAX: usize = usize::MAX >> 3;
+
+/// Items of one queue between two threads (`sync::shared::spsc`). More is a panic that says so.
+pub const SPSC_ITEMS_COUNT_MAX: usize = 1 << 24;
+
 /// How long a shutdown waits for the kernel to give back the last operation.
 pub const TEARDOWN_MS_DEFAULT: u64 = 5_000;
 

@@ -35,6 +35,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/clock.rs",
     "src/driver/blocking.rs",
     "src/driver/calls.rs",
+    "src/driver/epoll/attempt.rs",
     "src/driver/epoll/mod.rs",
     "src/driver/epoll/offload.rs",
     "src/driver/epoll/watch.rs",

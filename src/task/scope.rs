@@ -131,7 +131,8 @@ impl<E: 'static> Scope<E> {
         if self.state.is_closed.get() {
             return ScopedTask { value, task: None };
         }
-        let child = async move { future.await.map(|value| sender.send(value)) };
+        // Refused only if nobody waits for the value.
+        let child = async move { future.await.map(|value| drop(sender.send(value))) };
         let task = builder.spawn(child);
         let abort = task.abort_handle();
         self.state.children.borrow_mut().insert(task);

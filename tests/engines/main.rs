@@ -33,6 +33,8 @@ mod shards;
 mod signals;
 mod streams;
 mod streams_async;
+mod sync_locks;
+mod sync_queues;
 mod task_life;
 mod task_sets;
 mod tasks;

@@ -4,6 +4,7 @@
 //! Receives are made when readiness comes, until the socket is drained. Files go to helper threads.
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
+mod attempt;
 mod offload;
 mod watch;
 
@@ -164,7 +165,7 @@ impl Epoll {
                 }
                 let waits = |socket: &Socket| !socket.writers.is_empty();
                 if self.sockets.get(socket as usize).is_some_and(waits)
-                    || Self::try_send(key, slots, now)
+                    || attempt::send(key, slots, now)
                 {
                     self.wait_writable(key, socket, slots, now);
                 }
@@ -187,7 +188,7 @@ impl Epoll {
                 if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
                     return slots.complete(key, Err(errno), now);
                 }
-                if Self::try_receive_once(key, slots, now) {
+                if attempt::receive_once(key, slots, now) {
                     match self.socket(socket) {
                         Ok(entry) => entry.reader = Some(key),
                         Err(errno) => slots.complete(key, Err(errno), now),
@@ -250,78 +251,6 @@ impl Epoll {
         match self.socket(socket) {
             Ok(entry) => entry.writers.push_back(key),
             Err(errno) => slots.complete(key, Err(errno), now),
-        }
-    }
-
-    /// Sends what the socket takes. True if it must become writable first.
-    fn try_send(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
-        loop {
-            let step = match slots.op(key) {
-                Some(Op::Send { socket, payload, sent }) => {
-                    calls::send(*socket, &payload[*sent..], libc::MSG_DONTWAIT)
-                }
-                Some(Op::SendVectored { socket, message }) => {
-                    let socket = *socket;
-                    // SAFETY: the message owns all that its header leads to.
-                    unsafe { calls::send_message(socket, message.header(), libc::MSG_DONTWAIT) }
-                }
-                Some(Op::SendTo { socket, letter }) => {
-                    let socket = *socket;
-                    // SAFETY: the letter owns all that its header leads to.
-                    unsafe { calls::send_message(socket, letter.header(), libc::MSG_DONTWAIT) }
-                }
-                Some(Op::Write { pipe, payload, written, .. }) => {
-                    calls::write(*pipe, &payload[*written..])
-                }
-                _ => return false,
-            };
-            match step {
-                Err(Errno(libc::EAGAIN)) if !Self::is_at_once(key, slots) => return true,
-                Err(Errno(libc::EINTR)) => {}
-                step => {
-                    if !settle::sent(slots, key, step, now) {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_at_once(key: SlotKey, slots: &mut Slots) -> bool {
-        let op = slots.op(key);
-        matches!(op, Some(Op::SendTo { letter, .. }) if letter.is_at_once())
-    }
-
-    /// Receives once. True if the socket must become readable first.
-    fn try_receive_once(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
-        loop {
-            let received = match slots.op(key) {
-                Some(Op::ReceiveOnce { socket, buffer }) => {
-                    let (start, length) = buffer.spare();
-                    // SAFETY: the spare part belongs to the operation.
-                    unsafe { calls::receive(*socket, start, length, libc::MSG_DONTWAIT) }
-                }
-                Some(Op::ReceiveFrom { socket, reception }) => {
-                    let (socket, header) = (*socket, reception.header());
-                    // SAFETY: the reception owns all that its header leads to.
-                    unsafe { calls::receive_message(socket, header, libc::MSG_DONTWAIT) }
-                }
-                Some(Op::Read { pipe, buffer, .. }) => {
-                    let (start, length) = buffer.spare();
-                    // SAFETY: the spare part belongs to the operation.
-                    unsafe { calls::read(*pipe, start, length) }
-                }
-                _ => return false,
-            };
-            match received {
-                Err(Errno(libc::EAGAIN)) => return true,
-                Err(Errno(libc::EINTR)) => {}
-                count => {
-                    // SAFETY: this is the kernel's answer to this operation.
-                    unsafe { settle::settle(slots, key, count, now) };
-                    return false;
-                }
-            }
         }
     }
 
@@ -420,7 +349,7 @@ impl Epoll {
             if let Some(Op::Connect { socket, .. }) = slots.op(key) {
                 let result = calls::connected(*socket);
                 slots.complete(key, result.map(Value::Count), now);
-            } else if Self::try_send(key, slots, now) {
+            } else if attempt::send(key, slots, now) {
                 return;
             }
             self.sockets[index].writers.pop_front();
@@ -435,7 +364,7 @@ impl Epoll {
                 | Op::Read { pipe: socket, .. },
             ) => {
                 let index = *socket as usize;
-                if !Self::try_receive_once(key, slots, now) {
+                if !attempt::receive_once(key, slots, now) {
                     self.sockets[index].reader = None;
                 }
             }
