@@ -47,6 +47,9 @@ mod inert_future;
 #[path = "../examples/iter_over_async.rs"]
 mod iter_over_async;
 #[allow(dead_code)]
+#[path = "../examples/lock.rs"]
+mod lock;
+#[allow(dead_code)]
 #[path = "../examples/loop_time.rs"]
 mod loop_time;
 #[allow(dead_code)]
@@ -55,6 +58,9 @@ mod nested_await;
 #[allow(dead_code)]
 #[path = "../examples/post_streaming.rs"]
 mod post_streaming;
+#[allow(dead_code)]
+#[path = "../examples/promise.rs"]
+mod promise;
 #[allow(dead_code)]
 #[path = "../examples/returned_gather.rs"]
 mod returned_gather;
@@ -422,4 +428,23 @@ fn downloads_overlap_as_tasks_and_on_a_pool() {
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(printed, expected.concat(), "engine {engine}");
     });
+}
+
+#[test]
+fn lock_lets_the_second_find_what_the_first_has_fetched() {
+    let expected =
+        ["lala", "one start", "lala", "----", "one end", "one ok", "two start", "two ok"];
+    prints(lock::run, &expected);
+}
+
+#[test]
+fn promise_never_set_ends_by_a_time_limit() {
+    let expected = ["Err(Elapsed(())) after 2.00 units", "nobody is left to set it: true"];
+    prints(promise::run_never, &expected);
+}
+
+#[test]
+fn promise_is_set_after_two_units() {
+    let expected = [r#"Some("666") after 2.00 units"#, "a second value is refused: Some(true)"];
+    prints(promise::run_set_after, &expected);
 }

@@ -1,7 +1,7 @@
 //! The runtimes as the measurements see them: annulus on each engine, and tokio.
 //!
-//! tokio is its `LocalRuntime`, whose tasks need not be `Send` either. An event is annulus's own
-//! where there is one; across threads both use tokio's `Notify`, so that only the runtime differs.
+//! tokio is its `LocalRuntime`, whose tasks need not be `Send` either. Each has its own event;
+//! across threads both use tokio's `Notify`, so that only the runtime differs.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ impl Annulus {
 }
 
 impl World for Annulus {
-    type Event = Notify;
+    type Event = annulus::sync::Event;
 
     fn run<F: Future>(&mut self, future: F) -> F::Output {
         self.0.block_on(future)
@@ -60,16 +60,16 @@ impl World for Annulus {
         annulus::task::yield_now()
     }
 
-    fn event() -> Notify {
-        Notify::new()
+    fn event() -> annulus::sync::Event {
+        annulus::sync::Event::new()
     }
 
-    async fn wait(event: Rc<Notify>) {
-        event.notified().await;
+    async fn wait(event: Rc<annulus::sync::Event>) {
+        event.wait().await;
     }
 
-    fn set(event: &Notify) {
-        event.notify_waiters();
+    fn set(event: &annulus::sync::Event) {
+        event.set();
     }
 }
 
