@@ -51,6 +51,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 mod op;
+pub mod process;
 #[cfg(feature = "daemon")]
 pub mod protocol;
 mod reply;

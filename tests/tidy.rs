@@ -49,6 +49,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/executor/task.rs",
     "src/op.rs",
     "src/op/datagram.rs",
+    "src/process/pool/worker.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
 ];
