@@ -49,13 +49,14 @@ pub fn advance(duration: Duration) {
 /// # Panics
 /// When polled outside a runtime.
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(crate::clock::now() + duration)
+    let length = (!context::is_entered()).then_some(duration);
+    Sleep { deadline: crate::clock::now() + duration, length, timer: None }
 }
 
 /// Waits until `deadline`. One that is not in the future is ready at the next turn: others that are
 /// ready run first.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, timer: None }
+    Sleep { deadline, length: None, timer: None }
 }
 
 /// A wait for an instant. Dropping it frees its timer.
@@ -63,6 +64,8 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "a future does nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
+    /// Made where no runtime runs, whose clock may be another: counted from the first poll.
+    length: Option<Duration>,
     timer: Option<(TimerKey, Weak<Shard>)>,
 }
 
@@ -75,6 +78,7 @@ impl Sleep {
     /// Moves the end, as if it had been made anew.
     pub fn reset(&mut self, deadline: Instant) {
         self.remove_timer();
+        self.length = None;
         self.deadline = deadline;
     }
 
@@ -106,11 +110,15 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if let Some((timer, home)) = &self.timer {
-            let fired = home.upgrade().is_some_and(|shard| {
-                let mut timers = shard.timers.borrow_mut();
-                timers.poll(*timer, context.waker())
-            });
+            let Some(shard) = home.upgrade() else { return Poll::Pending };
+            assert!(context::is_current(&shard), "{}", context::OF_ANOTHER_SHARD);
+            let (fired, replaced) = shard.timers.borrow_mut().poll(*timer, context.waker());
+            // Dropped when nothing is borrowed: it may be anybody's.
+            drop(replaced);
             return if fired { Poll::Ready(()) } else { Poll::Pending };
+        }
+        if let Some(length) = self.length.take() {
+            self.deadline = crate::clock::now() + length;
         }
         self.arm(context.waker().clone());
         Poll::Pending

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::task::Waker;
 
 use super::live::LiveTasks;
@@ -31,6 +32,26 @@ pub(crate) struct Callbacks<T> {
     result: RefCell<Option<Result<T, JoinError>>>,
     /// Who waits for the result.
     joiner: Cell<Option<Waker>>,
+    /// Whether a task is on its way that calls them, after the end.
+    is_called_late: Cell<bool>,
+}
+
+/// Callbacks of a task whose type is not known here.
+pub(super) trait AnyCallbacks {
+    /// Drops them uncalled.
+    fn clear(&self);
+    fn into_any(self: Rc<Self>) -> Rc<dyn Any>;
+}
+
+impl<T: 'static> AnyCallbacks for Callbacks<T> {
+    fn clear(&self) {
+        // Dropped when nothing is borrowed: they may hold anything.
+        drop(self.list.take());
+    }
+
+    fn into_any(self: Rc<Self>) -> Rc<dyn Any> {
+        self
+    }
 }
 
 impl<T> Default for Callbacks<T> {
@@ -40,6 +61,7 @@ impl<T> Default for Callbacks<T> {
             registered: Cell::new(0),
             result: RefCell::new(None),
             joiner: Cell::default(),
+            is_called_late: Cell::default(),
         }
     }
 }
@@ -106,10 +128,19 @@ impl<T> Callbacks<T> {
         None
     }
 
+    /// Whether a task has to be started that calls them, after the end. Told once.
+    pub(crate) fn needs_late_call(&self) -> bool {
+        !self.is_called_late.replace(true)
+    }
+
     /// [`Callbacks::run`] for a task that had ended before: true once all has been called.
     pub(super) fn run_late(&self, panicked: impl Fn(&(dyn Any + Send)), live: &LiveTasks) -> bool {
-        let Some(result) = self.run(panicked, live) else { return false };
-        self.keep(result);
+        // All may have been taken back meanwhile, and the result as well.
+        if !self.is_empty() {
+            let Some(result) = self.run(panicked, live) else { return false };
+            self.keep(result);
+        }
+        self.is_called_late.set(false);
         if let Some(joiner) = self.joiner.take() {
             joiner.wake();
         }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use super::callbacks::Callbacks;
+use super::callbacks::{AnyCallbacks, Callbacks};
 use super::hooks::Hooks;
 use super::local::Locals;
 use super::task::{JoinError, TaskId, TaskInfo, panic_message};
@@ -38,7 +38,7 @@ impl TaskKey {
 struct Extras {
     locals: Option<Locals>,
     /// `Callbacks<T>` of the task's own `T`.
-    callbacks: Option<Rc<dyn Any>>,
+    callbacks: Option<Rc<dyn AnyCallbacks>>,
     /// It has ended; its callbacks run at its next poll.
     settling: bool,
 }
@@ -56,6 +56,16 @@ struct LiveTask {
     extras: Option<Box<Extras>>,
 }
 
+impl LiveTask {
+    /// Drops the entry, when nothing is borrowed: a waker's drop may drop other things. Callbacks
+    /// that were not called, because of a shutdown, may hold their own task's handle.
+    fn forget(self) {
+        if let Some(callbacks) = self.extras.and_then(|extras| extras.callbacks) {
+            callbacks.clear();
+        }
+    }
+}
+
 /// A live task as a dump shows it.
 pub(crate) struct LiveView {
     pub(crate) info: TaskInfo,
@@ -67,10 +77,10 @@ pub(crate) struct LiveView {
 
 /// How a poll begins.
 pub(super) enum Beginning {
-    Plain,
-    /// The task's locals are in place; those to bring back afterwards.
-    WithLocals(Option<Locals>),
+    Running,
+    /// The task is to end instead.
     Aborted,
+    /// It has ended; its callbacks are to see the result.
     Settling,
 }
 
@@ -104,6 +114,13 @@ impl LiveTasks {
         self.tasks.borrow().len()
     }
 
+    /// An identity for the next task.
+    pub(super) fn next_id(&self) -> TaskId {
+        let id = TaskId(self.spawned.get() + 1);
+        self.spawned.set(id.0);
+        id
+    }
+
     /// Takes a place for the task that `make` makes around its key, with the waker that reaches it.
     pub(super) fn insert<R>(
         &self,
@@ -111,9 +128,10 @@ impl LiveTasks {
         now: Instant,
         make: impl FnOnce(TaskKey) -> (R, Waker),
     ) -> (R, TaskKey) {
-        let id = TaskId(self.spawned.get() + 1);
-        self.spawned.set(id.0);
-        info.id = id;
+        if info.id == TaskId(0) {
+            info.id = self.next_id();
+        }
+        let id = info.id;
         let extras = self.inherited();
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
@@ -150,28 +168,31 @@ impl LiveTasks {
         let mut tasks = self.tasks.borrow_mut();
         let task = &mut tasks[key.place as usize];
         task.polls = task.polls.saturating_add(1);
-        match &mut task.extras {
-            Some(extras) if extras.settling => return Beginning::Settling,
-            _ if task.aborted => return Beginning::Aborted,
-            Some(extras) if extras.locals.is_some() => {
-                let own = extras.locals.take();
-                drop(tasks);
-                return Beginning::WithLocals(self.locals.replace(own));
-            }
-            _ => {}
+        match &task.extras {
+            Some(extras) if extras.settling => Beginning::Settling,
+            _ if task.aborted => Beginning::Aborted,
+            _ => Beginning::Running,
         }
-        drop(tasks);
-        if self.uses_locals.get() {
-            return Beginning::WithLocals(self.locals.take());
-        }
-        Beginning::Plain
     }
 
-    /// A task with locals has been polled: they are its own again.
+    /// Puts a task's locals in the place of those of whoever ran before, which are given back.
+    pub(super) fn enter_locals(&self, key: TaskKey) -> Option<Locals> {
+        if !self.uses_locals.get() {
+            return None;
+        }
+        let own = self.with(key, |task| task.extras.as_mut()?.locals.take()).flatten();
+        self.locals.replace(own)
+    }
+
+    /// The locals are the task's own again, and those before are back.
     pub(super) fn leave_locals(&self, key: TaskKey, outer: Option<Locals>) {
+        // Asked again: they may have been used for the first time since.
+        if !self.uses_locals.get() {
+            return;
+        }
         let own = self.locals.replace(outer);
-        if own.is_some() {
-            self.with(key, |task| task.extras.get_or_insert_default().locals = own);
+        if let Some(own) = own {
+            self.with(key, |task| task.extras.get_or_insert_default().locals = Some(own));
         }
     }
 
@@ -181,9 +202,8 @@ impl LiveTasks {
         let mut tasks = self.tasks.borrow_mut();
         if tasks.get(key.place as usize).is_some_and(|task| task.over && task.info.id == key.id) {
             let task = tasks.remove(key.place as usize);
-            // Dropped when nothing is borrowed: a waker's drop may drop other things.
             drop(tasks);
-            drop(task);
+            task.forget();
         }
     }
 
@@ -196,7 +216,7 @@ impl LiveTasks {
         }
         let task = tasks.try_remove(key.place as usize);
         drop(tasks);
-        drop(task);
+        task.into_iter().for_each(LiveTask::forget);
     }
 
     /// A task has ended. It is ready, unless callbacks are to see the result first, at its next
@@ -238,11 +258,11 @@ impl LiveTasks {
     /// The callbacks that a live task has.
     fn callbacks<T: 'static>(&self, key: TaskKey) -> Option<Rc<Callbacks<T>>> {
         let callbacks = self.with(key, |task| task.extras.as_ref()?.callbacks.clone())??;
-        Some(callbacks.downcast().expect("callbacks are of their task's type"))
+        Some(callbacks.into_any().downcast().expect("callbacks are of their task's type"))
     }
 
     /// Gives a live task callbacks. False if it has finished.
-    pub(super) fn set_callbacks(&self, key: TaskKey, callbacks: Rc<dyn Any>) -> bool {
+    pub(super) fn set_callbacks(&self, key: TaskKey, callbacks: Rc<dyn AnyCallbacks>) -> bool {
         self.with(key, |task| {
             task.extras.get_or_insert_default().callbacks = Some(callbacks);
         })

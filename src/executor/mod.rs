@@ -64,6 +64,8 @@ pub(crate) struct Executor {
     ticker: Ticker,
     /// The turn's time: what a wake is stamped with.
     now: Cell<Instant>,
+    /// The time before the clock was moved by hand in this poll.
+    moved_from: Cell<Option<Instant>>,
     live: Rc<LiveTasks>,
     /// Sees every spawn; what it is made of is of no concern here.
     spawn_hook: RefCell<Option<Rc<SpawnHook>>>,
@@ -84,6 +86,7 @@ impl Executor {
             inbox,
             ticker: Ticker::new(),
             now: Cell::new(clock::now()),
+            moved_from: Cell::new(None),
             live: LiveTasks::new(hooks),
             spawn_hook: RefCell::new(None),
         })
@@ -152,6 +155,7 @@ impl Executor {
 
     /// Sets the turn's time, on a clock that is moved by hand.
     pub(crate) fn set_now(&self, now: Instant) {
+        self.moved_from.set(self.moved_from.get().or(Some(self.now.get())));
         self.now.set(now);
     }
 
@@ -189,8 +193,10 @@ impl Executor {
     /// Polls one task and accounts for its time.
     fn poll(&self, ready: Ready, class: Class, woken: Instant, before: Instant) -> Instant {
         ready.run();
+        // What a task moved the clock on by, where that goes by hand, is not time that it took.
+        let moved_from = self.moved_from.take();
         let after = self.tick();
-        let nanos = after.nanos_since(before);
+        let nanos = moved_from.unwrap_or(after).nanos_since(before);
         metrics::with(|recorder| {
             recorder.record(Measure::ReadyDelay, before.nanos_since(woken));
             recorder.record(Measure::Poll, nanos);
@@ -287,6 +293,11 @@ impl Executor {
     pub(crate) fn run_callbacks<T>(&self, callbacks: &Callbacks<T>) -> bool {
         let report = |panic: &(dyn Any + Send)| self.live.hooks.panicked(None, panic);
         callbacks.run_late(report, &self.live)
+    }
+
+    /// An identity for a task that is about to be spawned, for whoever has to know it before.
+    pub(crate) fn identify(&self, info: &mut TaskInfo) {
+        info.id = self.live.next_id();
     }
 
     /// A copy of the locals of whoever runs.

@@ -8,10 +8,11 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use super::live::{Beginning, LiveTasks, TaskKey};
+use crate::error::Error;
 
 /// The scheduling class of a task. Under load each class gets time by its share; without load
 /// there is no difference.
@@ -130,16 +131,19 @@ impl fmt::Display for TaskInfo {
 
 /// Why a task gave no value: it was cancelled, or it panicked.
 pub struct JoinError {
-    panic: Option<Box<dyn Any + Send>>,
+    /// In a mutex, so that the error is `Sync` and fits where errors go.
+    panic: Option<Mutex<Panic>>,
 }
+
+type Panic = Box<dyn Any + Send>;
 
 impl JoinError {
     pub(crate) fn cancelled() -> Self {
         Self { panic: None }
     }
 
-    pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Self {
-        Self { panic: Some(panic) }
+    pub(crate) fn panicked(panic: Panic) -> Self {
+        Self { panic: Some(Mutex::new(panic)) }
     }
 
     /// Aborted, or dropped by a shutdown.
@@ -154,7 +158,7 @@ impl JoinError {
 
     /// What the task panicked with, for [`std::panic::resume_unwind`].
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        self.panic
+        self.panic.map(|panic| panic.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -171,7 +175,10 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.panic {
             None => f.write_str("the task was cancelled"),
-            Some(panic) => write!(f, "the task panicked: {}", panic_message(&**panic)),
+            Some(panic) => {
+                let panic = panic.lock().unwrap_or_else(PoisonError::into_inner);
+                write!(f, "the task panicked: {}", panic_message(&**panic))
+            }
         }
     }
 }
@@ -184,17 +191,67 @@ impl fmt::Debug for JoinError {
 
 impl std::error::Error for JoinError {}
 
+impl From<JoinError> for Error {
+    fn from(error: JoinError) -> Self {
+        match error.panic {
+            None => Error::cancelled("the task"),
+            Some(_) => Error::panicked(error),
+        }
+    }
+}
+
 /// A task's future: ends by abort, carries a panic to whoever joins, lets callbacks see the result
 /// first, and leaves the live tasks when it is dropped.
 pub(super) struct Tracked<F> {
-    future: F,
+    /// `None` once it has ended: it is dropped in the poll that ends it, before anyone hears of it.
+    future: Option<F>,
     live: Rc<LiveTasks>,
     key: TaskKey,
 }
 
 impl<F> Tracked<F> {
     pub(super) fn new(future: F, live: Rc<LiveTasks>, key: TaskKey) -> Self {
-        Self { future, live, key }
+        Self { future: Some(future), live, key }
+    }
+
+    /// Drops the future where it lies. What panics in there costs this task, and nobody else.
+    fn drop_future(&mut self) {
+        let dropped = catch_unwind(AssertUnwindSafe(|| self.future = None));
+        if let Err(panic) = dropped {
+            self.live.report_panic(self.key, &*panic);
+        }
+    }
+}
+
+impl<F: Future> Tracked<F> {
+    /// Polls the future, and drops it if that was its last poll.
+    fn step(
+        self: Pin<&mut Self>,
+        aborted: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<F::Output, JoinError>> {
+        // SAFETY: the future is pinned with `self`: it is never moved, only dropped in its place,
+        // and `Tracked` is not `Unpin` when the future is not.
+        let this = unsafe { self.get_unchecked_mut() };
+        let future = this.future.as_mut().expect("a task is not polled after its end");
+        let polled = if aborted {
+            Poll::Ready(Err(JoinError::cancelled()))
+        } else {
+            // SAFETY: as above.
+            let future = unsafe { Pin::new_unchecked(future) };
+            // A future that panicked is never polled again, so nobody sees its broken state.
+            match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+                Ok(polled) => polled.map(Ok),
+                Err(panic) => {
+                    this.live.report_panic(this.key, &*panic);
+                    Poll::Ready(Err(JoinError::panicked(panic)))
+                }
+            }
+        };
+        if polled.is_ready() {
+            this.drop_future();
+        }
+        polled
     }
 }
 
@@ -203,33 +260,29 @@ impl<F: Future<Output: 'static>> Future for Tracked<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (live, key) = (Rc::clone(&self.live), self.key);
-        let outer = match live.begin_poll(key) {
-            Beginning::Plain => None,
-            Beginning::WithLocals(outer) => Some(outer),
-            Beginning::Aborted => return live.settle(key, Err(JoinError::cancelled()), context),
+        let aborted = match live.begin_poll(key) {
+            Beginning::Running => false,
+            Beginning::Aborted => true,
             Beginning::Settling => return live.run_callbacks(key, context),
         };
-        // SAFETY: `future` is pinned with `self`: it is never moved out, `Tracked` has no Drop
-        // code that moves it, and it is not `Unpin` when the future is not.
-        let future = unsafe { self.map_unchecked_mut(|this| &mut this.future) };
-        // A future that panicked is never polled again, so nobody sees its broken state.
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(context)));
-        if let Some(outer) = outer {
-            live.leave_locals(key, outer);
-        }
+        let outer = live.enter_locals(key);
+        let polled = self.step(aborted, context);
+        live.leave_locals(key, outer);
         match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(value)) => live.settle(key, Ok(value), context),
-            Err(panic) => {
-                live.report_panic(key, &*panic);
-                live.settle(key, Err(JoinError::panicked(panic)), context)
-            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => live.settle(key, result, context),
         }
     }
 }
 
 impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
+        if self.future.is_some() {
+            // Dropped at the await it stands at, by a shutdown.
+            let outer = self.live.enter_locals(self.key);
+            self.drop_future();
+            self.live.leave_locals(self.key, outer);
+        }
         self.live.leave(self.key);
     }
 }

@@ -128,16 +128,15 @@ impl Timers {
         TimerKey(index)
     }
 
-    /// Whether the timer has fired; if not, `waker` replaces the one it had.
-    pub(crate) fn poll(&mut self, key: TimerKey, waker: &Waker) -> bool {
+    /// Whether the timer has fired; if not, `waker` replaces the one it had, which is handed back to
+    /// be dropped when nothing is borrowed.
+    pub(crate) fn poll(&mut self, key: TimerKey, waker: &Waker) -> (bool, Option<Waker>) {
         let timer = &mut self.timers[key.0 as usize];
-        if !timer.fired {
-            match &mut timer.waker {
-                Some(old) => old.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
+        let is_same = timer.waker.as_ref().is_some_and(|old| old.will_wake(waker));
+        if timer.fired || is_same {
+            return (timer.fired, None);
         }
-        timer.fired
+        (false, timer.waker.replace(waker.clone()))
     }
 
     /// Forgets a timer, fired or not. Its waker is handed back, to be dropped by the caller when
@@ -150,10 +149,11 @@ impl Timers {
         self.timers.remove(key.0 as usize).waker
     }
 
-    /// Wakes every timer whose deadline is not after `now`.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    /// Fires every timer whose deadline is not after `now`. Their wakers go to `woken`, in order, to
+    /// be woken by the caller when nothing is borrowed: a waker may do anything.
+    pub(crate) fn expire(&mut self, now: Instant, woken: &mut Vec<Waker>) {
         let target = now.as_nanos() >> self.tick_bits;
-        self.fire(DUE, now);
+        self.fire(DUE, now, woken);
         while self.armed > 0 {
             let Some((level, slot, start)) = self.next_slot() else { break };
             if start > target {
@@ -162,10 +162,10 @@ impl Timers {
             self.elapsed = self.elapsed.max(start);
             let list = (level * SLOTS + slot) as u32;
             if level == 0 {
-                self.fire(list, now);
+                self.fire(list, now, woken);
             } else {
                 self.cascade(list);
-                self.fire(DUE, now);
+                self.fire(DUE, now, woken);
             }
         }
         self.elapsed = self.elapsed.max(target);
@@ -246,7 +246,7 @@ impl Timers {
         }
     }
 
-    fn fire(&mut self, list: u32, now: Instant) {
+    fn fire(&mut self, list: u32, now: Instant, woken: &mut Vec<Waker>) {
         let mut index = self.take_list(list);
         while index != NONE {
             let timer = &self.timers[index as usize];
@@ -261,9 +261,7 @@ impl Timers {
             self.armed -= 1;
             metrics::record(Measure::TimerLateness, now.nanos_since(timer.deadline));
             metrics::add(Counter::TimersFired, 1);
-            if let Some(waker) = timer.waker.take() {
-                waker.wake();
-            }
+            woken.extend(timer.waker.take());
         }
     }
 
@@ -318,8 +316,14 @@ mod tests {
         Instant::from_nanos(nanos)
     }
 
+    fn expire(timers: &mut Timers, now: Instant) {
+        let mut woken = Vec::new();
+        timers.expire(now, &mut woken);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     fn fired(timers: &mut Timers, key: TimerKey) -> bool {
-        timers.poll(key, Waker::noop())
+        timers.poll(key, Waker::noop()).0
     }
 
     #[test]
@@ -327,9 +331,9 @@ mod tests {
         let mut timers = Timers::new(at(0));
         let key = timers.insert(at(10 * TICK + 1), at(0), Waker::noop().clone());
         assert_eq!(timers.next_deadline(), at(11 * TICK));
-        timers.expire(at(11 * TICK - 1));
+        expire(&mut timers, at(11 * TICK - 1));
         assert!(!fired(&mut timers, key));
-        timers.expire(at(11 * TICK));
+        expire(&mut timers, at(11 * TICK));
         assert!(fired(&mut timers, key));
     }
 
@@ -343,11 +347,12 @@ mod tests {
             let deadline = at(deadlines[place]);
             // A far one may first have to move down.
             while timers.next_deadline() < deadline {
-                timers.expire(timers.next_deadline());
+                let next = timers.next_deadline();
+                expire(&mut timers, next);
                 assert!(!fired(&mut timers, keys[place]));
             }
             assert_eq!(timers.next_deadline(), deadline);
-            timers.expire(deadline);
+            expire(&mut timers, deadline);
             assert!(fired(&mut timers, keys[place]));
         }
         assert_eq!(timers.next_deadline(), Instant::NEVER);
@@ -359,7 +364,7 @@ mod tests {
         let mut timers = Timers::new(at(0));
         let key = timers.insert(at(1_000_000 * TICK), at(0), Waker::noop().clone());
         assert_eq!(timers.next_deadline(), at(1_000_000 * TICK));
-        timers.expire(at(1_000_000 * TICK));
+        expire(&mut timers, at(1_000_000 * TICK));
         assert!(fired(&mut timers, key));
     }
 
@@ -368,7 +373,7 @@ mod tests {
         let mut timers = Timers::new(at(50 * TICK));
         let key = timers.insert(at(3), at(50 * TICK), Waker::noop().clone());
         assert_eq!(timers.next_deadline(), at(0));
-        timers.expire(at(50 * TICK));
+        expire(&mut timers, at(50 * TICK));
         assert!(fired(&mut timers, key));
         assert_eq!(timers.next_deadline(), Instant::NEVER);
     }
@@ -377,7 +382,7 @@ mod tests {
     fn a_timer_that_never_comes_wakes_nobody() {
         let mut timers = Timers::new(at(5));
         let key = timers.insert(Instant::NEVER, at(5), Waker::noop().clone());
-        timers.expire(at(5) + Duration::from_secs(100 * 365 * 86_400));
+        expire(&mut timers, at(5) + Duration::from_secs(100 * 365 * 86_400));
         assert!(!fired(&mut timers, key));
         timers.remove(key);
         assert_eq!(timers.armed(), 0);
@@ -417,7 +422,7 @@ mod tests {
                 }
                 if jump {
                     now = now + Duration::from_nanos(unit * (place + 1) / 2);
-                    timers.expire(now);
+                    expire(&mut timers, now);
                     let tick = if exact { 1 } else { TICK };
                     let is_due = |ahead: bool, deadline: &Instant| {
                         !ahead || deadline.as_nanos().div_ceil(tick) <= now.as_nanos() / tick
@@ -453,9 +458,9 @@ mod tests {
                     timers.remove(key);
                 }
                 now += advance;
-                timers.expire(at(now));
+                expire(&mut timers, at(now));
                 model.retain(|(due, key)| {
-                    let has_fired = timers.poll(*key, Waker::noop());
+                    let has_fired = timers.poll(*key, Waker::noop()).0;
                     assert_eq!(has_fired, *due <= now / TICK * TICK, "due {due}, now {now}");
                     if has_fired {
                         timers.remove(*key);

@@ -48,7 +48,10 @@ impl Future for Completion {
                         return Poll::Ready(Outcome { result: Err(errno), op: Op::Idle });
                     }
                 },
-                State::InFlight(key, home) => (key, Some(home)),
+                State::InFlight(key, home) => {
+                    home.assert_current(shard);
+                    (key, Some(home))
+                }
                 State::Done => panic!("an operation is not polled after its outcome"),
             };
             let poll = driver.poll(key, context);
@@ -91,6 +94,12 @@ impl Home {
         context::with(|shard| Self(Rc::downgrade(shard)))
     }
 
+    /// What belongs to one shard cannot be polled on another.
+    #[inline]
+    fn assert_current(&self, shard: &Rc<Shard>) {
+        assert!(std::ptr::eq(self.0.as_ptr(), Rc::as_ptr(shard)), "{}", context::OF_ANOTHER_SHARD);
+    }
+
     /// Gives something up to the shard's driver. Once that has been shut down, `give` is dropped.
     fn with_driver(&self, give: impl FnOnce(&mut Driver, Instant)) {
         let Some(shard) = self.0.upgrade() else { return };
@@ -131,7 +140,10 @@ impl Stream {
     /// The next event. Cancel-safe: an event that is not taken stays.
     #[inline]
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Event> {
-        context::with(|shard| shard.driver.borrow_mut().poll_event(self.key, context))
+        context::with(|shard| {
+            self.home.assert_current(shard);
+            shard.driver.borrow_mut().poll_event(self.key, context)
+        })
     }
 }
 

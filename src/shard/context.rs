@@ -52,6 +52,10 @@ pub(crate) fn enter_instead(shard: &Rc<Shard>) -> Entered {
     }
 }
 
+/// What the panic says when a future is polled on another shard than the one it was begun on.
+pub(crate) const OF_ANOTHER_SHARD: &str = "this future was begun in another runtime, whose timers \
+    and operations only that one performs: poll it where it was first polled";
+
 /// Whether this shard runs on the calling thread.
 pub(crate) fn is_current(shard: &Rc<Shard>) -> bool {
     try_with(|current| Rc::ptr_eq(current, shard)).unwrap_or(false)

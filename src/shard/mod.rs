@@ -57,6 +57,8 @@ pub(crate) struct Shard {
     pub(crate) executor: Rc<Executor>,
     pub(crate) driver: RefCell<Driver>,
     pub(crate) timers: RefCell<Timers>,
+    /// Who is to be woken by timers that have fired.
+    woken: Cell<Vec<Waker>>,
     /// Whether the other shards keep a lane for this one: not for a connection's own thread.
     pub(crate) has_lanes: bool,
     remote: Arc<Remote>,
@@ -115,6 +117,7 @@ impl Shard {
             executor,
             driver: RefCell::new(driver),
             timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
+            woken: Cell::default(),
             paused_at: Cell::new(is_paused.then_some(now)),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
@@ -152,6 +155,8 @@ impl Shard {
     /// Turns until `future` ends; it is polled between turns.
     pub(crate) fn drive<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
+        // Each run starts afresh.
+        drop(self.executor.replace_locals(None));
         let waker = Waker::from(Arc::clone(&self.main));
         let mut context = Context::from_waker(&waker);
         waker.wake_by_ref();
@@ -205,7 +210,10 @@ impl Shard {
 
     /// Fires due timers.
     fn expire(&self, now: Instant) {
-        self.timers.borrow_mut().expire(now);
+        let mut woken = self.woken.take();
+        self.timers.borrow_mut().expire(now, &mut woken);
+        woken.drain(..).for_each(Waker::wake);
+        self.woken.set(woken);
     }
 
     /// Polls one cohort of ready tasks.

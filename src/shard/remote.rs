@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -210,11 +211,15 @@ impl Remote {
     }
 }
 
-/// A job that panics costs its sender the reply, not the shard its life.
+/// A job that panics costs its sender the reply, not the shard its life. It has no task-locals, and
+/// what it sets is nobody's.
 fn run(job: Job) {
+    let executor = context::with(|shard| Rc::clone(&shard.executor));
+    let before = executor.replace_locals(None);
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
         report_panic(&*panic);
     }
+    drop(executor.replace_locals(before));
 }
 
 fn report_panic(panic: &(dyn Any + Send)) {

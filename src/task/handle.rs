@@ -1,6 +1,6 @@
 //! Handles of a task: join, abort, look, and be called back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +37,8 @@ enum Inner<T> {
 pub struct JoinHandle<T> {
     inner: RefCell<Inner<T>>,
     callbacks: RefCell<Option<Rc<Callbacks<T>>>>,
+    /// How the task ended, once somebody has seen its result.
+    end: Cell<Option<TaskState>>,
     key: TaskKey,
     shard: ShardId,
     /// Not `Send`: an abort is for the executor that the task lives on.
@@ -52,6 +54,7 @@ impl<T: 'static> JoinHandle<T> {
         Self {
             inner: RefCell::new(Inner::Task(task.fallible())),
             callbacks: RefCell::new(None),
+            end: Cell::new(None),
             key,
             shard: shard.id(),
             home: Rc::downgrade(&shard.executor),
@@ -67,35 +70,40 @@ impl<T: 'static> JoinHandle<T> {
     /// # Panics
     /// Outside a runtime, or if the result has been taken.
     pub fn on_complete(&self, call: impl FnOnce(&Result<T, JoinError>) + 'static) -> CallbackId {
-        context::with(|shard| {
-            let callbacks = Rc::clone(self.callbacks.borrow_mut().get_or_insert_default());
-            let id = shard.executor.add_callback(&callbacks, call);
-            if !shard.executor.set_callbacks(self.key, Rc::clone(&callbacks)) {
-                self.call_late(callbacks);
-            }
-            id
-        })
+        assert!(
+            !matches!(*self.inner.borrow(), Inner::Taken),
+            "on_complete after the result was taken: register before joining"
+        );
+        let executor = context::with(|shard| Rc::clone(&shard.executor));
+        let callbacks = Rc::clone(self.callbacks.borrow_mut().get_or_insert_default());
+        let id = executor.add_callback(&callbacks, call);
+        if !executor.set_callbacks(self.key, Rc::clone(&callbacks)) {
+            self.call_late(callbacks);
+        }
+        id
     }
 
     /// Has a task call the callbacks that came after the end.
     fn call_late(&self, callbacks: Rc<Callbacks<T>>) {
         self.look();
         let mut inner = self.inner.borrow_mut();
-        let result = match std::mem::replace(&mut *inner, Inner::Late(Rc::clone(&callbacks))) {
-            Inner::Ended(result) => result,
-            // Called by the task that earlier callbacks have started.
-            Inner::Late(_) => return,
-            Inner::Task(_) | Inner::Taken => {
-                panic!("on_complete after the result was taken: register before joining")
-            }
-        };
-        callbacks.keep(result);
-        let run = async move {
-            while !context::with(|shard| shard.executor.run_callbacks(&callbacks)) {
-                super::yield_now().await;
-            }
-        };
-        super::Builder::new().name("callbacks").spawn(run).detach();
+        if let Inner::Ended(_) = *inner {
+            let late = Inner::Late(Rc::clone(&callbacks));
+            let Inner::Ended(result) = std::mem::replace(&mut *inner, late) else {
+                unreachable!("matched above")
+            };
+            callbacks.keep(result);
+        }
+        drop(inner);
+        if callbacks.needs_late_call() {
+            let run = async move {
+                let executor = context::with(|shard| Rc::clone(&shard.executor));
+                while !executor.run_callbacks(&callbacks) {
+                    super::yield_now().await;
+                }
+            };
+            super::Builder::new().name("callbacks").spawn(run).detach();
+        }
     }
 
     /// Takes a callback back. False if it has been called, or taken back before.
@@ -148,12 +156,7 @@ impl<T> JoinHandle<T> {
             return TaskState::Running;
         }
         self.look();
-        match &*self.inner.borrow() {
-            Inner::Task(_) => TaskState::Pending,
-            Inner::Ended(Ok(_)) | Inner::Late(_) | Inner::Taken => TaskState::Finished,
-            Inner::Ended(Err(error)) if error.is_cancelled() => TaskState::Cancelled,
-            Inner::Ended(Err(_)) => TaskState::Panicked,
-        }
+        self.end.get().unwrap_or(TaskState::Pending)
     }
 
     /// The task's identity.
@@ -178,6 +181,7 @@ impl<T> JoinHandle<T> {
             && task.is_finished()
             && let Poll::Ready(result) = poll_task(task, &mut Context::from_waker(Waker::noop()))
         {
+            self.end.set(Some(state_of(&result)));
             *inner = Inner::Ended(result);
         }
     }
@@ -195,10 +199,19 @@ impl<T> JoinHandle<T> {
             }
             Inner::Taken => panic!("the task's result has been taken: join a task once"),
         };
-        if polled.is_ready() {
+        if let Poll::Ready(result) = &polled {
+            self.end.set(Some(state_of(result)));
             *inner = Inner::Taken;
         }
         polled
+    }
+}
+
+fn state_of<T>(result: &Result<T, JoinError>) -> TaskState {
+    match result {
+        Ok(_) => TaskState::Finished,
+        Err(error) if error.is_cancelled() => TaskState::Cancelled,
+        Err(_) => TaskState::Panicked,
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use super::JoinHandle;
 use crate::executor::TaskInfo;
-use crate::shard::{Shard, context};
+use crate::shard::context;
 
 /// A task's future without its type. It yields nothing: the value goes past the hook.
 pub type LocalBoxFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -37,27 +37,24 @@ pub fn spawn_hook() -> Option<Rc<SpawnHook>> {
 }
 
 /// Spawns what the hook makes of `future`.
-pub(super) fn spawn<F>(
-    shard: &Shard,
-    hook: &Rc<SpawnHook>,
-    info: TaskInfo,
-    future: F,
-) -> JoinHandle<F::Output>
+pub(super) fn spawn<F>(hook: &Rc<SpawnHook>, mut info: TaskInfo, future: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
 {
+    context::with(|shard| shard.executor.identify(&mut info));
     let value = Rc::new(Cell::new(None));
     let place = Rc::clone(&value);
     let inner: LocalBoxFuture = Box::pin(async move { place.set(Some(future.await)) });
     let wrapped = hook(&info, inner);
-    JoinHandle::spawn(shard, info, async move {
+    let task = async move {
         wrapped.await;
         match value.take() {
             Some(value) => value,
             None => abort_self().await,
         }
-    })
+    };
+    context::with(|shard| JoinHandle::spawn(shard, info, task))
 }
 
 /// Ends the running task as if it had been aborted.

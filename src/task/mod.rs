@@ -114,9 +114,9 @@ impl Builder {
         F::Output: 'static,
     {
         let info = TaskInfo::new(self.name, self.class, Location::caller());
-        context::with(|shard| match shard.executor.spawn_hook() {
-            None => JoinHandle::spawn(shard, info, future),
-            Some(hook) => hooks::spawn(shard, &hook, info, future),
-        })
+        match context::with(|shard| shard.executor.spawn_hook()) {
+            None => context::with(|shard| JoinHandle::spawn(shard, info, future)),
+            Some(hook) => hooks::spawn(&hook, info, future),
+        }
     }
 }

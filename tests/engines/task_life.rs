@@ -18,14 +18,15 @@
 //! | J3 | a_panic_that_nobody_looks_at_is_counted |
 
 use std::cell::{Cell, RefCell};
-use std::future::pending;
-use std::rc::Rc;
+use std::future::{Future, pending};
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use annulus::metrics::Counter;
 use annulus::shard::{ShardId, shard};
-use annulus::task::{JoinError, LocalBoxFuture, TaskInfo, TaskPanic, TaskState, Waiting};
+use annulus::task::{JoinError, LocalBoxFuture, TaskId, TaskInfo, TaskPanic, TaskState, Waiting};
 use annulus::{Engine, Handle, task, task_local, time};
 
 use crate::harness::{builder, pair, run, run_with, turns};
@@ -53,6 +54,16 @@ on_every_engine!(
     a_panic_hook_is_set_read_and_restored,
     a_panic_hook_that_panics_is_contained,
     a_panic_that_nobody_looks_at_is_counted,
+    a_panic_in_a_drop_costs_the_task_alone,
+    callbacks_come_after_the_drop_of_an_aborted_future,
+    callbacks_may_come_late_again_and_again,
+    callbacks_that_hold_their_own_handle_go_with_the_runtime,
+    the_first_local_of_all_stays_with_its_task,
+    what_is_dropped_sees_the_locals_of_its_task,
+    a_message_has_no_locals_and_each_run_starts_afresh,
+    a_waker_may_drop_what_waits_for_a_timer,
+    a_clock_moved_by_hand_makes_no_poll_slow,
+    a_future_begun_in_another_runtime_says_so,
 );
 
 type Trace = Rc<RefCell<Vec<String>>>;
@@ -233,6 +244,7 @@ fn a_callback_on_an_ended_task_runs_on_the_next_turn(engine: Engine) {
         assert_eq!(seen.get(), 0, "never inline");
         task::yield_now().await;
         assert_eq!(seen.get(), 100);
+        assert_eq!(task.state(), TaskState::Finished);
         // The result is still there for whoever joins.
         assert_eq!(task.await.unwrap(), 5);
     });
@@ -346,7 +358,10 @@ fn a_spawn_hook_sees_and_wraps_every_spawn(engine: Engine) {
         assert!(task::spawn_hook().is_none());
         let trace = Trace::default();
         let seen = Rc::clone(&trace);
+        let ids: Rc<RefCell<Vec<TaskId>>> = Rc::default();
+        let identified = Rc::clone(&ids);
         let hook = move |info: &TaskInfo, future: LocalBoxFuture| -> LocalBoxFuture {
+            identified.borrow_mut().push(info.id());
             note(&seen, format!("spawn {}", info.name()));
             let seen = Rc::clone(&seen);
             let name = info.name().to_owned();
@@ -359,6 +374,7 @@ fn a_spawn_hook_sees_and_wraps_every_spawn(engine: Engine) {
         assert!(task::spawn_hook().is_some());
         let spawn = |name: &'static str| task::Builder::new().name(name).spawn(hello(1, 2));
         let tasks = [spawn("one"), spawn("two")];
+        assert_eq!(*ids.borrow(), [tasks[0].id(), tasks[1].id()]);
         for task in tasks {
             assert_eq!(task.await.unwrap(), 3);
         }
@@ -488,5 +504,200 @@ fn a_panic_that_nobody_looks_at_is_counted(engine: Engine) {
         turns(2).await;
         assert_eq!(unobserved(&handle), 2, "the handle was dropped unasked");
         assert_eq!(counted(&handle, Counter::TaskPanics), 3);
+    });
+}
+
+/// Calls something when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn a_panic_in_a_drop_costs_the_task_alone(engine: Engine) {
+    let left = run(engine, async {
+        let panics = || OnDrop(|| panic!("on purpose, in a drop"));
+        let aborted = {
+            let guard = panics();
+            task::spawn(async move {
+                pending::<()>().await;
+                drop(guard);
+            })
+        };
+        turns(1).await;
+        aborted.abort();
+        assert!(aborted.await.unwrap_err().is_cancelled());
+        // What is captured goes with the future, after its value was made.
+        let guard = panics();
+        let value = task::spawn(async move {
+            let _guard = &guard;
+            7
+        });
+        let value = value.await;
+        assert!(matches!(value, Ok(7) | Err(_)));
+        assert_eq!(task::spawn(async { 5 }).await.unwrap(), 5);
+        let guard = panics();
+        let left = task::spawn(async move {
+            pending::<()>().await;
+            drop(guard);
+        });
+        turns(1).await;
+        left
+    });
+    // The shutdown has dropped it.
+    assert!(left.is_finished());
+}
+
+fn callbacks_come_after_the_drop_of_an_aborted_future(engine: Engine) {
+    run(engine, async {
+        let trace = Trace::default();
+        let inside = Rc::clone(&trace);
+        let guard = OnDrop(move || note(&inside, "dropped"));
+        let task = task::spawn(async move {
+            pending::<()>().await;
+            drop(guard);
+        });
+        let inside = Rc::clone(&trace);
+        task.on_complete(move |_| note(&inside, "called back"));
+        turns(1).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(*trace.borrow(), ["dropped", "called back"]);
+    });
+}
+
+fn callbacks_may_come_late_again_and_again(engine: Engine) {
+    run(engine, async {
+        let mut task = task::spawn(async { 1 });
+        turns(2).await;
+        let calls = Rc::new(Cell::new(0));
+        for count in 1..=3 {
+            let place = Rc::clone(&calls);
+            task.on_complete(move |result| place.set(place.get() + result.as_ref().unwrap()));
+            turns(3).await;
+            assert_eq!(calls.get(), count);
+        }
+        let removed = task.on_complete(|_| panic!("it was removed"));
+        assert!(task.remove_callback(removed));
+        assert_eq!(task.try_join().unwrap().unwrap(), 1);
+        turns(3).await;
+        assert_eq!(task.state(), TaskState::Finished);
+        let late = task::spawn(async move { task.on_complete(|_| ()) });
+        assert!(late.await.unwrap_err().to_string().contains("register before joining"));
+    });
+}
+
+fn callbacks_that_hold_their_own_handle_go_with_the_runtime(engine: Engine) {
+    let held: Weak<()> = run(engine, async {
+        let held = Rc::new(());
+        let handles: Rc<RefCell<Vec<task::JoinHandle<()>>>> = Rc::default();
+        let task = task::spawn(pending());
+        let (inside, captured) = (Rc::clone(&handles), Rc::clone(&held));
+        task.on_complete(move |_| {
+            inside.borrow_mut().clear();
+            drop(captured);
+        });
+        handles.borrow_mut().push(task);
+        Rc::downgrade(&held)
+    });
+    assert_eq!(held.strong_count(), 0);
+}
+
+fn the_first_local_of_all_stays_with_its_task(engine: Engine) {
+    run(engine, async {
+        let task = task::spawn(async {
+            NUMBER.set(7);
+            task::yield_now().await;
+            NUMBER.get()
+        });
+        assert_eq!(task.await.unwrap(), Some(7));
+        assert_eq!(NUMBER.get(), None);
+    });
+}
+
+fn what_is_dropped_sees_the_locals_of_its_task(engine: Engine) {
+    run(engine, async {
+        NUMBER.set(1);
+        let seen = Rc::new(Cell::new(None));
+        let place = Rc::clone(&seen);
+        let guard = OnDrop(move || {
+            place.set(NUMBER.get());
+            NUMBER.set(99);
+        });
+        let task = task::spawn(async move {
+            NUMBER.set(2);
+            pending::<()>().await;
+            drop(guard);
+        });
+        turns(1).await;
+        task.abort();
+        assert!(task.await.is_err());
+        assert_eq!((seen.get(), NUMBER.get()), (Some(2), Some(1)));
+    });
+}
+
+fn a_message_has_no_locals_and_each_run_starts_afresh(engine: Engine) {
+    let runtime = builder(engine).build().unwrap();
+    runtime.block_on(async {
+        NUMBER.set(1);
+        let own = shard(ShardId(0));
+        let swapped = || NUMBER.set(2).map(|value| *value);
+        assert_eq!(own.call(swapped).await.unwrap(), None);
+        assert_eq!(own.call(swapped).await.unwrap(), None);
+        assert_eq!(NUMBER.get(), Some(1));
+    });
+    assert_eq!(runtime.block_on(async { NUMBER.get() }), None);
+}
+
+/// Drops what it holds when it is woken.
+struct DropsOnWake(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for DropsOnWake {
+    fn wake(self: Arc<Self>) {
+        if let Some(act) = self.0.lock().unwrap().take() {
+            act();
+        }
+    }
+}
+
+thread_local! {
+    static OTHER: RefCell<Option<time::Sleep>> = const { RefCell::new(None) };
+}
+
+fn a_waker_may_drop_what_waits_for_a_timer(engine: Engine) {
+    run(engine, async {
+        let act: Box<dyn FnOnce() + Send> = Box::new(|| drop(OTHER.take()));
+        let waker = Waker::from(Arc::new(DropsOnWake(Mutex::new(Some(act)))));
+        let mut first = Box::pin(time::sleep(Duration::from_millis(1)));
+        assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let mut other = Box::pin(time::sleep(Duration::from_secs(3600)));
+        assert!(other.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        OTHER.set(Some(*std::pin::Pin::into_inner(other)));
+        time::sleep(Duration::from_millis(5)).await;
+        assert!(OTHER.take().is_none(), "the waker has dropped it");
+    });
+}
+
+fn a_clock_moved_by_hand_makes_no_poll_slow(engine: Engine) {
+    run_with(builder(engine).paused_clock(true), async {
+        let handle = Handle::current();
+        task::spawn(async { time::advance(Duration::from_secs(3600)) }).await.unwrap();
+        turns(2).await;
+        assert_eq!(counted(&handle, Counter::SlowPolls), 0);
+    });
+}
+
+fn a_future_begun_in_another_runtime_says_so(engine: Engine) {
+    let mut begun = Box::pin(time::sleep(Duration::from_secs(3600)));
+    let first = builder(engine).build().unwrap();
+    first.block_on(async {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(begun.as_mut().poll(&mut context).is_pending());
+    });
+    run(engine, async move {
+        let error = task::spawn(begun).await.unwrap_err();
+        assert!(error.to_string().contains("begun in another runtime"), "{error}");
     });
 }
