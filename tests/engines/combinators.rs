@@ -328,8 +328,12 @@ fn a_try_join_gives_the_first_error_and_drops_bare_futures(engine: Engine) {
         let stuck = (0..100).map(|place| {
             let held = Rc::clone(&held);
             async move {
-                let _held = held;
-                if place == 70 { Err(place) } else { pending().await }
+                if place == 70 {
+                    return Err(place);
+                }
+                pending::<()>().await;
+                drop(held);
+                Ok(())
             }
         });
         let mut joined = future::try_join_all::<_>(stuck);
