@@ -18,8 +18,8 @@ use futures_util::future as small;
 use futures_util::future::TryFuture;
 use futures_util::task::AtomicWaker;
 
-/// Futures in one group. More of them make fewer allocations, fewer make fewer polls of futures that
-/// were not woken.
+/// Futures in one group. More of them make fewer allocations, fewer make fewer polls of futures
+/// that were not woken.
 const GROUP: usize = 16;
 
 /// Futures that need no groups: futures-util keeps as many in one allocation.

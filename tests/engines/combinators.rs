@@ -324,6 +324,22 @@ fn a_try_join_gives_the_first_error_and_drops_bare_futures(engine: Engine) {
         assert_eq!(script.text(), "fails,slow,slower", "dropped although the join is held");
         drop(joined);
 
+        let held = Rc::new(());
+        let stuck = (0..100).map(|place| {
+            let held = Rc::clone(&held);
+            async move {
+                if place == 70 {
+                    return Err(place);
+                }
+                pending::<()>().await;
+                drop(held);
+                Ok(())
+            }
+        });
+        let mut joined = future::try_join_all::<_>(stuck);
+        let failed: Result<Vec<()>, _> = (&mut joined).await;
+        assert_eq!((failed, Rc::strong_count(&held)), (Err(70), 1));
+
         let all = [2, 1, 3].map(|units| fail_after(script.clone(), "", units));
         assert_eq!(future::join_all(all).await, [Ok(2), Err("failed"), Ok(3)]);
     });
