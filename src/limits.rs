@@ -87,6 +87,12 @@ pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Streams of signals in a process: the handler looks at each. More is an error.
 pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
 
+/// The smallest ring in shared memory; a smaller one asked for is made so large.
+pub const SHARED_RING_BYTES_MIN: usize = 4096;
+
+/// The largest ring in shared memory. A larger one is an error.
+pub const SHARED_RING_BYTES_MAX: usize = 1 << 30;
+
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
 
@@ -119,6 +125,19 @@ pub const BLOCKING_THREADS_COUNT_MAX: usize = 256;
 
 /// How long a pool's thread waits for a job before it ends.
 pub const POOL_IDLE_MS_DEFAULT: u64 = 10_000;
+
+/// Most worker processes that a process pool may be asked to have.
+pub const PROCESS_WORKERS_COUNT_MAX: usize = 1024;
+
+/// Bytes of one job for a worker process, or of its output. Longer ones are refused.
+pub const PROCESS_FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long a worker process may take until it is ready. Past it, it is taken for no worker.
+pub const PROCESS_START_MS_MAX: u64 = 30_000;
+
+/// How long a worker process may take to end after its socket has been closed. Past it, it is
+/// killed.
+pub const PROCESS_EXIT_MS_MAX: u64 = 1_000;
 
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
