@@ -5,7 +5,7 @@
 //! (clock_gettime(2)); it never decreases. On a thread whose clock is paused (see
 //! `Builder::paused_clock`), [`now`] is the instant at which it stands.
 //!
-//! A shard stamps every poll. It does so with a [`Ticker`], which counts on from the last reading
+//! A shard stamps every poll. It does so with a `Ticker`, which counts on from the last reading
 //! by the processor's own counter, at half the price.
 
 use std::cell::Cell;

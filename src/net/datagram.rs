@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -69,6 +71,41 @@ pub struct Received<A> {
     pub sender: A,
     /// Whether its end was cut off, because the buffer had no more room.
     pub truncated: bool,
+}
+
+/// The datagrams of a socket as an endless stream, with what fails among them.
+#[must_use = "a stream does nothing unless polled"]
+pub struct Datagrams<'a, A> {
+    socket: &'a Socket,
+    sender: PhantomData<A>,
+}
+
+impl<'a, A> Datagrams<'a, A> {
+    pub(super) fn new(socket: &'a Socket) -> Self {
+        Self { socket, sender: PhantomData }
+    }
+}
+
+impl<A> fmt::Debug for Datagrams<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Datagrams({})", self.socket.raw())
+    }
+}
+
+impl futures_core::Stream for Datagrams<'_, std::net::SocketAddr> {
+    type Item = Result<Datagram<std::net::SocketAddr>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.socket.poll_receive(context).map(Some)
+    }
+}
+
+impl futures_core::Stream for Datagrams<'_, std::os::unix::net::SocketAddr> {
+    type Item = Result<Datagram<std::os::unix::net::SocketAddr>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.socket.poll_receive(context).map(Some)
+    }
 }
 
 /// A kind of sender address, made of what a driver has left.

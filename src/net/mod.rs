@@ -15,7 +15,7 @@ mod udp;
 mod unix_datagram;
 
 pub use self::connect::ConnectOptions;
-pub use self::datagram::{Datagram, Received};
+pub use self::datagram::{Datagram, Datagrams, Received};
 pub use self::halves::{ReadHalf, ReuniteError, WriteHalf};
 pub use self::listener::{TcpListener, UnixListener};
 pub use self::resolve::resolve;

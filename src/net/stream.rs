@@ -94,7 +94,7 @@ impl TcpStream {
     /// Sends all of several payloads, in order, as one operation.
     ///
     /// # Errors
-    /// As [`TcpStream::send`]; `is_limit` above [`limits::SEND_VECTORS_COUNT_MAX`] payloads.
+    /// As [`TcpStream::send`]; `is_limit` above [`crate::limits::SEND_VECTORS_COUNT_MAX`] payloads.
     pub async fn send_vectored(&self, payloads: Vec<Payload>) -> Result<Vec<Payload>> {
         self.connection.send_vectored(payloads).await
     }

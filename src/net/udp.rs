@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use socket2::{Domain, Type};
 
-use super::datagram::{Datagram, Received, Socket};
+use super::datagram::{Datagram, Datagrams, Received, Socket};
 use crate::buffer::{Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
 
@@ -99,6 +99,12 @@ impl UdpSocket {
     /// As [`UdpSocket::recv_from`].
     pub async fn recv(&self) -> Result<Datagram<SocketAddr>> {
         self.socket.receive().await
+    }
+
+    /// All datagrams as a stream. Dropping it loses nothing: what waits is there for the next
+    /// receive.
+    pub fn datagrams(&self) -> Datagrams<'_, SocketAddr> {
+        Datagrams::new(&self.socket)
     }
 
     /// [`UdpSocket::recv_from`] as a poll function.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use socket2::{Domain, Type};
 
-use super::datagram::{Datagram, Received, Socket};
+use super::datagram::{Datagram, Datagrams, Received, Socket};
 use super::unix_address;
 use crate::buffer::{Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
@@ -95,6 +95,12 @@ impl UnixDatagram {
     /// The errors of recv(2); ECONNRESET if a connected peer is gone.
     pub async fn recv_from(&self) -> Result<Datagram<SocketAddr>> {
         self.socket.receive().await
+    }
+
+    /// All datagrams as a stream. Dropping it loses nothing: what waits is there for the next
+    /// receive.
+    pub fn datagrams(&self) -> Datagrams<'_, SocketAddr> {
+        Datagrams::new(&self.socket)
     }
 
     /// [`UnixDatagram::recv_from`] as a poll function.

@@ -1,17 +1,20 @@
 //! Work sent to other shards: it runs there, its value comes back here, and a full lane waits.
+//!
+//! K3 → the_kernel_spreads_connections_over_the_listeners_of_all_shards
 
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use annulus::net::TcpListener;
 use annulus::shard::{self, ShardId, shard};
 use annulus::{Engine, task, time};
 
-use crate::harness::{Server, builder, eventually, run_with, wait_for};
+use crate::harness::{Server, builder, connect, eventually, eventually_here, run_with, wait_for};
 
 on_every_engine!(
     submitted_work_runs_on_its_shard_and_its_value_comes_back,
@@ -26,6 +29,7 @@ on_every_engine!(
     run_on_all_gives_the_values_by_shard,
     a_panic_in_run_on_all_is_an_error,
     a_busy_shard_answers_too,
+    the_kernel_spreads_connections_over_the_listeners_of_all_shards,
 );
 
 fn submitted_work_runs_on_its_shard_and_its_value_comes_back(engine: Engine) {
@@ -212,5 +216,44 @@ fn a_busy_shard_answers_too(engine: Engine) {
         for number in 0..200 {
             assert_eq!(shard(ShardId(1)).call(move || number).await.unwrap(), number);
         }
+    });
+}
+
+/// SO_REUSEPORT: by chance, but all on one side of 64 is no chance that matters.
+fn the_kernel_spreads_connections_over_the_listeners_of_all_shards(engine: Engine) {
+    const CONNECTIONS: usize = 64;
+    run_with(builder(engine).shards(2), async {
+        let total = Arc::new(AtomicUsize::new(0));
+        let accept = |listener: TcpListener, total: Arc<AtomicUsize>| async move {
+            let mut own = Vec::new();
+            while total.load(Ordering::SeqCst) < CONNECTIONS {
+                let accepted = time::timeout(Duration::from_millis(5), listener.accept()).await;
+                if let Ok(stream) = accepted {
+                    own.push(stream.unwrap());
+                    total.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            own.len()
+        };
+        let here = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = here.local_addr().unwrap();
+        let bound = Arc::new(AtomicBool::new(false));
+        let both_bound = Arc::clone(&bound);
+        let counted = Arc::clone(&total);
+        let there = task::spawn(async move {
+            let serve = move || async move {
+                let listener = TcpListener::bind(address).unwrap();
+                bound.store(true, Ordering::SeqCst);
+                accept(listener, counted).await
+            };
+            shard(ShardId(1)).submit(serve).await.unwrap()
+        });
+        eventually_here("both listen", || both_bound.load(Ordering::SeqCst)).await;
+        let clients: Vec<_> = (0..CONNECTIONS).map(|_| connect(address)).collect();
+        let here = accept(here, total).await;
+        let there = there.await.unwrap();
+        assert_eq!(here + there, CONNECTIONS);
+        assert!(here > 0 && there > 0, "{here} here, {there} there");
+        drop(clients);
     });
 }

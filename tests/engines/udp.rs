@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use annulus::net::UdpSocket;
 use annulus::{Engine, Handle, task, time};
+use futures_util::StreamExt;
 
 use crate::harness::{descriptors, eventually_here, pattern, run, turns};
 
@@ -19,6 +20,7 @@ on_every_engine!(
     a_connected_socket_hears_its_peer_alone,
     a_refused_send_is_told_and_passes,
     a_receive_given_up_loses_no_datagram,
+    a_stream_of_datagrams_may_be_dropped_and_begun_again,
     datagrams_arrive_in_the_order_of_a_burst,
     what_does_not_fit_is_cut_off_and_reported,
     two_ways_to_receive_do_not_mix,
@@ -174,6 +176,25 @@ fn a_receive_given_up_loses_no_datagram(engine: Engine) {
             assert_eq!(socket.recv_from().await.unwrap()[..], expected.to_ne_bytes());
             expected += 1;
         }
+    });
+}
+
+fn a_stream_of_datagrams_may_be_dropped_and_begun_again(engine: Engine) {
+    run(engine, async {
+        let (socket, peer, address) = pair();
+        for number in 0..30_u8 {
+            peer.send_to(&[number], address).unwrap();
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 30 {
+            let mut datagrams = socket.datagrams().take(7);
+            while seen.len() < 30
+                && let Some(datagram) = datagrams.next().await
+            {
+                seen.push(datagram.unwrap()[0]);
+            }
+        }
+        assert_eq!(seen, (0..30).collect::<Vec<u8>>());
     });
 }
 
