@@ -23,12 +23,12 @@ mod settle;
 mod slots;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-pub(crate) use self::choose::{assume, choose, fall_back};
+pub(crate) use self::choose::{ASKED_FOR, assume, choose, fall_back};
 pub(crate) use self::ring::{Given, RingSettings};
 pub use self::slots::InFlight;
 pub(crate) use self::slots::SlotKey;
@@ -202,13 +202,24 @@ impl Driver {
     pub(crate) fn has_news(&mut self) -> bool {
         match &mut *self.backend {
             Backend::Ring(ring) => ring.has_news(),
-            Backend::Epoll(_) | Backend::Blocking(_) => false,
+            Backend::Epoll(epoll) => epoll.has_news(),
+            Backend::Blocking(_) => false,
         }
     }
 
     /// Whether something is in flight that ends whatever others do, such as a read of a file.
     pub(crate) fn is_working(&self) -> bool {
         self.slots.is_working()
+    }
+
+    /// What is readable while a reap has something to take, or an [`Unparker`] was used; `None` for
+    /// the blocking backend, which waits inside of its calls.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &*self.backend {
+            Backend::Ring(ring) => Some(ring.descriptor()),
+            Backend::Epoll(epoll) => Some(epoll.descriptor()),
+            Backend::Blocking(_) => None,
+        }
     }
 
     /// What ends a [`Driver::park`] from another thread.
@@ -240,7 +251,7 @@ impl Driver {
 
     /// Cancels everything and waits until nothing is in flight, at most until `deadline`. What the
     /// kernel still holds then is leaked with all it may write to, and reported.
-    pub(crate) fn shut_down(mut self, deadline: Instant) -> Leaked {
+    pub(crate) fn shut_down(&mut self, deadline: Instant) -> Leaked {
         self.reap_all(deadline);
         Leaked { operations: self.in_flight() }
     }

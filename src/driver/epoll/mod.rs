@@ -7,7 +7,7 @@
 mod offload;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -101,6 +101,17 @@ impl Epoll {
     /// Receives datagrams into the pool from now on.
     pub(super) fn open_datagrams(&mut self, pool: &Rc<Pool>) {
         self.datagrams = Some(Packer::of_datagrams(pool));
+    }
+
+    /// The epoll instance, which is readable itself while it has something to report (epoll(7)).
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Whether readiness has been taken from the kernel that has not been acted on.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        !self.events.is_empty()
     }
 
     fn register(&self, descriptor: RawFd, data: u64) -> Result<(), Errno> {

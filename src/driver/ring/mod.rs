@@ -11,7 +11,7 @@ pub(in crate::driver) mod setup;
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +98,13 @@ impl Ring {
         datagrams.replenish();
         *self.datagrams = Some(datagrams);
         Ok(())
+    }
+
+    /// The ring, which is readable while it has completions, or work that leads to some
+    /// (io_uring(7)).
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring's descriptor is open for as long as the ring is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
     /// Queues the entry of a one-shot operation.
