@@ -212,13 +212,30 @@ impl Driver {
         self.slots.is_working()
     }
 
-    /// What is readable while a reap has something to take, or an [`Unparker`] was used; `None` for
-    /// the blocking backend, which waits inside of its calls.
-    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    /// A descriptor that becomes readable when a reap has something to take, or an [`Unparker`] was
+    /// used; `None` for the blocking backend, which waits inside of its calls.
+    pub(crate) fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Errno> {
+        match &mut *self.backend {
+            Backend::Ring(ring) => ring.watch().map(Some),
+            Backend::Epoll(epoll) => Ok(Some(epoll.descriptor())),
+            Backend::Blocking(_) => Ok(None),
+        }
+    }
+
+    /// Has the watched descriptor tell only of what comes from now on. What is there already is told
+    /// by [`Driver::has_news`] after this.
+    pub(crate) fn forget_told(&self) {
+        if let Backend::Ring(ring) = &*self.backend {
+            ring.forget_told();
+        }
+    }
+
+    /// Makes the watched descriptor readable.
+    pub(crate) fn tell(&self) {
         match &*self.backend {
-            Backend::Ring(ring) => Some(ring.descriptor()),
-            Backend::Epoll(epoll) => Some(epoll.descriptor()),
-            Backend::Blocking(_) => None,
+            Backend::Ring(ring) => ring.tell(),
+            Backend::Epoll(epoll) => epoll.event().notify(),
+            Backend::Blocking(_) => {}
         }
     }
 

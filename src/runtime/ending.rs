@@ -86,7 +86,8 @@ impl Runtime {
             self.shared.begin_to_end();
             let deadline = clock::now() + limit;
             while !self.is_idle(shard) && clock::now() < deadline {
-                if let Err(errno) = shard.turn_alone(Wait::Until(deadline)) {
+                // Its sleep comes first, so that none follows the end of the last task.
+                if let Err(errno) = shard.turn_waiting_first(Wait::Until(deadline)) {
                     tracing::error!(%errno, "the driver failed; its tasks are not waited for");
                     break;
                 }

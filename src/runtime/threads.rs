@@ -72,9 +72,6 @@ fn run_shard(shard: Rc<Shard>, teardown: Duration) -> Leaked {
                 tracing::error!(shard = shard.id().0, %errno, "the driver failed; the shard ends");
                 break;
             }
-            shard
-                .shared
-                .tell_idle(shard.id(), || shard.executor.count() == 0 && !shard.has_messages());
         }
     };
     if catch_unwind(AssertUnwindSafe(turns)).is_err() {
@@ -82,7 +79,7 @@ fn run_shard(shard: Rc<Shard>, teardown: Duration) -> Leaked {
     }
     shard.cancel_tasks();
     // It will have no task any more: nobody waits for it.
-    shard.shared.tell_idle(shard.id(), || true);
+    shard.shared.tell_idle(shard.id(), true);
     drop(entered);
     shard.shut_down(clock::now() + teardown)
 }

@@ -67,17 +67,17 @@ impl Drop for Installed {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        // While a shard is entered its time is the thread's. The one left may be the one before.
+        let paused_at = clock::pause_at(None);
         let before = self.before.take();
-        // While a shard is entered its time is the thread's.
-        let clock_before = match &before {
-            Some(shard) => shard.paused_at.get(),
-            None => self.clock_before,
-        };
-        let paused_at = clock::pause_at(clock_before);
-        let left = CURRENT.replace(before);
+        let left = CURRENT.replace(before.as_ref().map(Rc::clone));
         if let Some(shard) = &left {
             shard.paused_at.set(paused_at);
         }
+        clock::pause_at(match &before {
+            Some(shard) => shard.paused_at.get(),
+            None => self.clock_before,
+        });
         drop(left);
     }
 }

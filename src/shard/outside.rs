@@ -23,17 +23,18 @@ impl Shard {
 
     /// A duplicate of the descriptor that is readable while a turn has something to do.
     pub(crate) fn watch(&self) -> Result<OwnedFd, Error> {
-        let duplicate = match self.driver.borrow().descriptor() {
-            Some(descriptor) => descriptor.try_clone_to_owned(),
-            None => {
-                return Err(Error::unsupported(
-                    "the threads engine waits inside of its system calls, so it has no descriptor \
-                     to poll; use the uring or the epoll engine",
-                ));
-            }
+        let mut driver = self.driver.borrow_mut();
+        let watched = driver.watch().map_err(|errno| Error::io("watching the ring", errno))?;
+        let Some(watched) = watched else {
+            return Err(Error::unsupported(
+                "the threads engine waits inside of its system calls, so it has no descriptor to \
+                 poll; use the uring or the epoll engine",
+            ));
         };
+        let duplicate = watched.try_clone_to_owned();
         let duplicate = duplicate
             .map_err(|error| Error::io("duplicating a descriptor", Errno::from_io(&error)))?;
+        drop(driver);
         self.is_watched.set(true);
         self.leave_watched();
         Ok(duplicate)
@@ -47,9 +48,10 @@ impl Shard {
         self.forget_main();
         // An error is for the next turn, which will meet it again.
         let _ = self.submit_or_park(Wait::No);
+        self.driver.borrow().forget_told();
         self.sleeper.announce();
         if self.is_busy() {
-            self.driver.borrow().unparker().unpark();
+            self.driver.borrow().tell();
         }
     }
 
@@ -60,6 +62,7 @@ impl Shard {
 
     /// When a turn has something to do at the latest: now, or at the next timer.
     pub(crate) fn next_deadline(&self) -> Instant {
+        self.forget_main();
         let now = clock::now();
         let deadline = self.timers.borrow().next_deadline();
         let may_jump = self.shared.has_paused_clock() && deadline != Instant::NEVER;

@@ -108,10 +108,12 @@ impl Epoll {
         self.epoll.as_fd()
     }
 
-    /// Whether readiness has been taken from the kernel that has not been acted on.
+    /// Whether something has been taken from the kernel, or left by a helper, that has not been acted
+    /// on. A wake is no news by itself.
     #[inline]
     pub(super) fn has_news(&self) -> bool {
         !self.events.is_empty()
+            && (self.events.iter().any(|event| event.u64 != WAKE) || self.offload.has_answers())
     }
 
     fn register(&self, descriptor: RawFd, data: u64) -> Result<(), Errno> {
@@ -548,6 +550,10 @@ impl Epoll {
     /// Takes readiness from the kernel; sleeps if asked to.
     pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
         let resumed = self.resume(slots);
+        if !self.events.is_empty() {
+            // What was taken has not been reaped, and is reported once only.
+            return Ok(());
+        }
         let timeout_ns = match wait {
             Wait::No => Some(0),
             Wait::Until(_) if resumed => Some(0),
