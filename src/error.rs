@@ -55,6 +55,8 @@ enum Kind {
     AlreadyRunning,
     NotRunning,
     Panicked,
+    Foreign(io::ErrorKind),
+    Unresolved,
     TimedOut,
     Disconnected,
 }
@@ -121,6 +123,16 @@ impl Error {
     /// The time for `what` was over first.
     pub fn timed_out(what: impl fmt::Display) -> Self {
         Self { kind: Kind::TimedOut, message: format!("{what} took longer than its time limit") }
+    }
+
+    /// A host's name could not be turned into addresses.
+    pub fn unresolved(host: &str, why: impl fmt::Display) -> Self {
+        Self { kind: Kind::Unresolved, message: format!("resolving {host:?}: {why}") }
+    }
+
+    /// The same kind of error with another message.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message, ..self }
     }
 
     /// The peer is gone; the message says which, and how.
@@ -197,6 +209,11 @@ impl Error {
         self.kind == Kind::Panicked
     }
 
+    /// Whether a host's name could not be turned into addresses.
+    pub fn is_unresolved(&self) -> bool {
+        self.kind == Kind::Unresolved
+    }
+
     /// Whether a time limit was reached first.
     pub fn is_timed_out(&self) -> bool {
         self.kind == Kind::TimedOut
@@ -222,6 +239,11 @@ impl Error {
         self.errno() == Some(Errno(libc::EADDRINUSE))
     }
 
+    /// Whether a reader has ended before what was to be read.
+    pub fn is_unexpected_end(&self) -> bool {
+        self.kind == Kind::Foreign(io::ErrorKind::UnexpectedEof)
+    }
+
     /// Whether the file is missing.
     pub fn is_not_found(&self) -> bool {
         self.errno() == Some(Errno(libc::ENOENT))
@@ -236,11 +258,27 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<io::Error> for Error {
+    /// An [`Error`] that was made an [`io::Error`] comes back as it was.
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(own) => own,
+            Err(error) => match error.raw_os_error() {
+                Some(number) => Self::io("reading or writing", Errno(number)),
+                None => Self { kind: Kind::Foreign(error.kind()), message: error.to_string() },
+            },
+        }
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error.errno() {
             Some(errno) => errno.into(),
-            None => io::Error::other(error),
+            None => match error.kind {
+                Kind::Foreign(kind) => io::Error::new(kind, error),
+                _ => io::Error::other(error),
+            },
         }
     }
 }

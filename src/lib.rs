@@ -33,8 +33,11 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod blocking;
 pub mod buffer;
 pub mod clock;
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+pub mod compat;
 pub mod cpu;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]
@@ -45,10 +48,13 @@ mod error;
 mod executor;
 pub mod fs;
 pub mod future;
+pub mod io;
+pub mod ipc;
 pub mod limits;
 pub mod metrics;
 pub mod net;
 mod op;
+pub mod process;
 #[cfg(feature = "daemon")]
 pub mod protocol;
 mod reply;
@@ -56,10 +62,11 @@ mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
+pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
 pub mod stream;
-mod sync;
+pub mod sync;
 pub mod task;
 pub mod time;
 

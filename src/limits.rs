@@ -37,6 +37,16 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// How long one address of a host is waited for before the next is tried beside it (RFC 8305,
+/// section 8).
+pub const ATTEMPT_DELAY_MS_DEFAULT: u64 = 250;
+
+/// The least of these delays; a smaller one counts as this (RFC 8305, section 8).
+pub const ATTEMPT_DELAY_MS_MIN: u64 = 10;
+
+/// Bytes that a stream's polled writes have on their way. The next write waits until they are out.
+pub const WRITE_BEHIND_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes of one datagram that a shard's pool for datagrams has room for: any of UDP's (at most
 /// 65,507). A longer one, which Unix sockets know, is cut off and says so.
 pub const DATAGRAM_BYTES_MAX: u32 = 64 * 1024;
@@ -67,6 +77,22 @@ pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
 /// Bytes of one read or write; more are moved in parts by the caller (read(2) moves at most this).
 pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 
+/// Bytes that one read takes out of a pipe; what is left waits in the pipe.
+pub const PIPE_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that `process::Command::output` collects of each stream. Past it the child is ended and
+/// the call fails.
+pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Streams of signals in a process: the handler looks at each. More is an error.
+pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
+
+/// The smallest ring in shared memory; a smaller one asked for is made so large.
+pub const SHARED_RING_BYTES_MIN: usize = 4096;
+
+/// The largest ring in shared memory. A larger one is an error.
+pub const SHARED_RING_BYTES_MAX: usize = 1 << 30;
+
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
 
@@ -83,6 +109,23 @@ pub const REMOTE_JOBS_COUNT_MAX: usize = 1 << 20;
 /// Jobs waiting in the cpu pool's queue. Full, the caller waits.
 pub const CPU_QUEUE_COUNT_MAX: usize = 1024;
 
+/// Jobs that wait for a pool of a program's own, or for the default pool. Full, the caller waits,
+/// or is told.
+pub const POOL_QUEUE_COUNT_DEFAULT: usize = 1024;
+
+/// Most jobs that a pool's queue may be asked to hold.
+pub const POOL_QUEUE_COUNT_MAX: usize = 1 << 20;
+
+/// Most threads that a pool may be asked to have.
+pub const POOL_THREADS_COUNT_MAX: usize = 4096;
+
+/// Threads of the default pool for blocking calls, started when they are needed. When all are busy,
+/// jobs wait.
+pub const BLOCKING_THREADS_COUNT_MAX: usize = 256;
+
+/// How long a pool's thread waits for a job before it ends.
+pub const POOL_IDLE_MS_DEFAULT: u64 = 10_000;
+
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
 
@@ -91,6 +134,12 @@ pub const SLOW_POLL_NS: u64 = 100_000_000;
 
 /// Shards that one runtime may have.
 pub const SHARDS_COUNT_MAX: usize = 1024;
+
+/// Permits of one semaphore. More is a panic that says so.
+pub const SEMAPHORE_PERMITS_COUNT_MAX: usize = usize::MAX >> 3;
+
+/// Items of one queue between two threads (`sync::shared::spsc`). More is a panic that says so.
+pub const SPSC_ITEMS_COUNT_MAX: usize = 1 << 24;
 
 /// How long a shutdown waits for the kernel to give back the last operation.
 pub const TEARDOWN_MS_DEFAULT: u64 = 5_000;
@@ -103,6 +152,9 @@ const _: () = assert!(
     CONNECTION_CREDIT_BYTES as u64
         <= BUFFERS_COUNT_DEFAULT as u64 * BUFFER_BYTES_DEFAULT as u64 / 4
 );
+const _: () = assert!(ATTEMPT_DELAY_MS_MIN <= ATTEMPT_DELAY_MS_DEFAULT);
+const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
+const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
 const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);
 const _: () = assert!(MESH_SLICE_NS <= SLICE_NS);
 const _: () = assert!(SLICE_NS < SLOW_POLL_NS);

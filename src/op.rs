@@ -56,6 +56,16 @@ pub(crate) enum Op {
     Sync { file: RawFd, data_only: bool },
     /// Read a file's status (statx(2) with an empty path).
     Stat { file: RawFd, status: Box<Status> },
+    /// Wait until a descriptor is ready (poll(2)); yields the poll bits. `held` is a duplicate
+    /// for the backends that look at a number more than once.
+    Ready { descriptor: RawFd, interest: Interest, held: Option<OwnedFd> },
+    /// Read once from a pipe. `waits` while only its readiness is awaited.
+    Read { pipe: RawFd, buffer: ReadBuffer, waits: bool },
+    /// Write all of the payload to a pipe. After a cancel any prefix may have been written.
+    Write { pipe: RawFd, payload: Payload, written: usize, waits: bool },
+    /// Wait until a child process has ended, and leave its status to be collected. `held` is a
+    /// pidfd for the backends that have no other means.
+    WaitChild { process: libc::pid_t, held: Option<OwnedFd> },
 }
 
 const _: () = assert!(size_of::<Op>() <= limits::OPERATION_BYTES_MAX);
@@ -78,6 +88,10 @@ impl Op {
             Op::WriteAt { .. } => Measure::WriteAt,
             Op::Sync { .. } => Measure::Sync,
             Op::Stat { .. } => Measure::Stat,
+            Op::Ready { .. } => Measure::Ready,
+            Op::Read { .. } => Measure::Read,
+            Op::Write { .. } => Measure::Write,
+            Op::WaitChild { .. } => Measure::WaitChild,
         }
     }
 
@@ -115,7 +129,37 @@ impl Op {
             Op::WriteAt { .. } => "write-at",
             Op::Sync { .. } => "sync",
             Op::Stat { .. } => "stat",
+            Op::Ready { .. } => "ready",
+            Op::Read { .. } => "read",
+            Op::Write { .. } => "write",
+            Op::WaitChild { .. } => "wait-child",
         }
+    }
+
+    /// The descriptor whose readiness lets it go on, and the poll(2) bits to look for.
+    pub(crate) fn awaits(&self) -> (RawFd, i16) {
+        use std::os::fd::AsRawFd;
+        match self {
+            Op::Connect { .. }
+            | Op::Send { .. }
+            | Op::SendVectored { .. }
+            | Op::SendTo { .. }
+            | Op::Write { .. } => (self.descriptor(), libc::POLLOUT),
+            Op::Ready { descriptor, interest, held } => {
+                (held.as_ref().map_or(*descriptor, AsRawFd::as_raw_fd), interest.bits())
+            }
+            _ => (self.descriptor(), libc::POLLIN),
+        }
+    }
+
+    /// Whether it is a call on a pipe.
+    pub(crate) fn is_on_pipe(&self) -> bool {
+        matches!(self, Op::Read { .. } | Op::Write { .. })
+    }
+
+    /// Whether readiness is all that it waits for.
+    pub(crate) fn is_watch(&self) -> bool {
+        matches!(self, Op::Ready { .. } | Op::WaitChild { .. })
     }
 
     /// The descriptor that it works on.
@@ -139,6 +183,32 @@ impl Op {
             | Op::WriteAt { file, .. }
             | Op::Sync { file, .. }
             | Op::Stat { file, .. } => *file,
+            Op::Ready { descriptor, .. } => *descriptor,
+            Op::Read { pipe, .. } | Op::Write { pipe, .. } => *pipe,
+            Op::WaitChild { held, .. } => held.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        }
+    }
+}
+
+/// What a readiness is awaited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, a connection or an event to take; or the other side has finished.
+    Readable,
+    /// Room to write; or nobody reads any more.
+    Writable,
+    /// Either.
+    Both,
+}
+
+impl Interest {
+    /// As poll(2) bits.
+    pub(crate) fn bits(self) -> i16 {
+        const READ: i16 = libc::POLLIN | libc::POLLRDHUP;
+        match self {
+            Interest::Readable => READ,
+            Interest::Writable => libc::POLLOUT,
+            Interest::Both => READ | libc::POLLOUT,
         }
     }
 }

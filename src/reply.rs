@@ -156,12 +156,21 @@ impl<T> Cell<T> {
 fn settle<T>(mut state: MutexGuard<'_, State<T>>, outcome: Outcome<T>) {
     assert!(state.outcome.is_none(), "work ends once");
     state.stage = JobState::Done;
-    state.outcome = Some(outcome);
     let (waiting, task) = (state.waiting.take(), state.task.take());
-    // Wakers call code of others: without the lock.
+    let unseen = if state.is_detached { Some(outcome) } else { state.outcome.replace(outcome) };
+    // Wakers and drops call code of others: without the lock.
     drop(state);
     drop(task);
+    unseen.into_iter().for_each(forget);
     waiting.into_iter().for_each(Waker::wake);
+}
+
+/// Drops an outcome that nobody will see; a panic is logged.
+fn forget<T>(outcome: Outcome<T>) {
+    if let Err(WaitError { panic: Some(panic), .. }) = outcome {
+        let message = message_of(&*panic);
+        tracing::error!(message, "work sent to another thread panicked and nobody looked");
+    }
 }
 
 /// Work's obligation to answer. Dropped without an answer, it answers that `what` has shut down, or
@@ -234,27 +243,25 @@ impl<T> Duty<T> {
         self.settle(Err(WaitError::new(error)));
     }
 
-    /// Answers that the work panicked. Gives back what it panicked with if nobody waits for it.
-    pub(crate) fn fail(self, panic: Panic) -> Result<(), Panic> {
-        if self.lock().is_detached {
-            return Err(panic);
-        }
-        self.settle(Err(WaitError::panicked(panic)));
-        Ok(())
+    /// Whether nobody waits for the answer.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.lock().is_detached
     }
 
-    /// Calls `f` and answers with what it returns or panics with. False if it panicked.
-    pub(crate) fn answer(self, f: impl FnOnce() -> T) -> bool {
+    /// Answers that the work panicked. If nobody waits for it, it is logged.
+    pub(crate) fn fail(self, panic: Panic) {
+        self.settle(Err(WaitError::panicked(panic)));
+    }
+
+    /// Calls `f` and answers with what it returns or panics with; tells `report` of a panic.
+    pub(crate) fn answer(self, f: impl FnOnce() -> T, report: impl FnOnce(&(dyn Any + Send))) {
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(value) => self.finish(value),
             Err(panic) => {
-                if let Err(panic) = self.fail(panic) {
-                    report_unobserved(&*panic);
-                }
-                return false;
+                report(&*panic);
+                self.fail(panic);
             }
         }
-        true
     }
 }
 
@@ -268,11 +275,6 @@ impl<T> Drop for Duty<T> {
         };
         cell.settle(Err(WaitError::new(error)));
     }
-}
-
-/// A panic that no handle has seen.
-fn report_unobserved(panic: &(dyn Any + Send)) {
-    tracing::error!(message = message_of(panic), "work sent to another thread panicked unobserved");
 }
 
 impl<T> Receiver<T> {
@@ -356,9 +358,7 @@ impl<T> Drop for Receiver<T> {
         let (outcome, waiting) = (state.outcome.take(), state.waiting.take());
         drop(state);
         drop(waiting);
-        if let Some(Err(WaitError { panic: Some(panic), .. })) = outcome {
-            report_unobserved(&*panic);
-        }
+        outcome.into_iter().for_each(forget);
     }
 }
 
@@ -417,16 +417,17 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_keeps_its_payload_and_goes_back_if_nobody_waits() {
+    fn a_panic_keeps_its_payload_and_the_duty_knows_whether_anybody_waits() {
         let (duty, receiver) = channel::<()>("the shard");
-        assert!(!duty.answer(|| panic!("number {}", 7)));
+        duty.answer(|| panic!("number {}", 7), |_| ());
         let error = refusal(receiver);
         assert_eq!(error.to_string(), "panicked: number 7");
         let payload = error.into_panic().unwrap();
         assert_eq!(message_of(&*payload), "number 7");
         let (duty, receiver) = channel::<()>("the shard");
+        assert!(!duty.is_detached());
         drop(receiver);
-        assert!(duty.fail(Box::new("unseen")).is_err());
+        assert!(duty.is_detached());
     }
 
     #[test]
@@ -530,7 +531,7 @@ mod loom_tests {
             let panic = Arc::clone(&carried);
             let work = loom::thread::spawn(move || {
                 assert!(duty.begin());
-                drop(duty.fail(Box::new(panic)));
+                duty.fail(Box::new(panic));
             });
             drop(receiver);
             work.join().unwrap();

@@ -9,6 +9,7 @@ mod connection;
 mod ending;
 mod handle;
 mod outside;
+mod pools;
 mod shared;
 mod threads;
 
@@ -24,7 +25,6 @@ pub use self::ending::ShutdownReport;
 pub use self::handle::Handle;
 pub(crate) use self::shared::Shared;
 use self::threads::ShardThread;
-use crate::cpu;
 use crate::driver::Wait;
 use crate::engine::EngineReport;
 use crate::error::{Error, Result};
@@ -45,7 +45,6 @@ pub struct Runtime {
     home: RefCell<Option<Rc<Shard>>>,
     affinity: Cell<Option<placement::Pinned>>,
     threads: RefCell<Vec<ShardThread>>,
-    cpu: Cell<Option<cpu::Threads>>,
     teardown: Duration,
     /// Guards of [`Runtime::enter`].
     guards: Cell<usize>,
@@ -185,7 +184,8 @@ impl Runtime {
             for index in 1..self.shared.shards() {
                 let (id, f) = (ShardId(index as u16), f.clone());
                 let handle = ShardHandle::new(Arc::clone(&self.shared), id);
-                others.push(crate::task::spawn(async move { handle.submit(move || f(id)).await }));
+                let submit = async move { handle.submit(move || f(id)).await };
+                others.push(crate::task::Builder::new().name("run on all").spawn(submit));
             }
             let mut values = vec![f(ShardId(0)).await];
             for other in others {

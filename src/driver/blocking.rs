@@ -151,6 +151,16 @@ impl Blocking {
             return;
         }
         match op {
+            Op::Ready { .. } | Op::WaitChild { .. } => self.watch(key, slots),
+            Op::Read { pipe, .. } | Op::Write { pipe, .. } => {
+                // Waited for by poll(2): a pipe has no timeout of its own.
+                if let Err(errno) = calls::set_nonblocking(*pipe, true) {
+                    return slots.complete(key, Err(errno), clock::now());
+                }
+                self.pending.push(key);
+                let called = self.call(key, 0, slots);
+                self.finish(key, called, slots);
+            }
             Op::Shutdown { socket, how } => {
                 let result = calls::shutdown(*socket, *how);
                 slots.complete(key, result.map(Value::Count), clock::now());
@@ -176,6 +186,31 @@ impl Blocking {
         }
     }
 
+    /// Looks whether a descriptor is ready; if not, keeps a duplicate to look at later, since its
+    /// number may mean something else by then.
+    fn watch(&mut self, key: SlotKey, slots: &mut Slots) {
+        let Some(op) = slots.op(key) else { return };
+        let held = match op {
+            Op::WaitChild { process, held } => {
+                calls::open_process(*process).map(|process| *held = Some(process))
+            }
+            _ => Ok(()),
+        };
+        let (descriptor, bits) = op.awaits();
+        let ready = held.and_then(|()| calls::ready_now(descriptor, bits)).and_then(|ready| {
+            if ready == 0
+                && let Op::Ready { held, .. } = op
+            {
+                *held = Some(calls::duplicate(descriptor)?);
+            }
+            Ok(ready)
+        });
+        match ready {
+            Ok(0) => self.pending.push(key),
+            result => slots.complete(key, result.map(Value::Count), clock::now()),
+        }
+    }
+
     fn connected(key: SlotKey, result: Result<u32, Errno>, slots: &mut Slots) {
         let Some(Op::Connect { socket, .. }) = slots.op(key) else { return };
         let result = calls::set_nonblocking(*socket, false).and(result);
@@ -194,11 +229,31 @@ impl Blocking {
         self.streams.push(key);
     }
 
+    /// Forgets a descriptor that stays open, and takes back the timeouts that it was given.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let Some(place) = self.timeouts.iter().position(|known| known.socket == descriptor) else {
+            return;
+        };
+        self.timeouts.swap_remove(place);
+        for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+            // It fails for what is no socket any more, and then there is no timeout.
+            let _ = calls::set_timeout(descriptor, option, 0);
+        }
+    }
+
     pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
         if self.streams.contains(&key) {
             self.streams.retain(|stream| *stream != key);
             slots.disarm(key);
         } else {
+            let is_send = matches!(
+                slots.op(key),
+                Some(Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. })
+            );
+            if is_send {
+                // The other backends have tried it when it was started.
+                drop(self.call(key, libc::MSG_DONTWAIT, slots));
+            }
             self.pending.retain(|pending| *pending != key);
             slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
         }
@@ -229,14 +284,14 @@ impl Blocking {
             }
         }
         let result = match (waitable.as_slice(), wait) {
-            ([], Wait::No) => Ok(()),
+            ([], Wait::Busy | Wait::No) => Ok(()),
             ([], Wait::Until(deadline)) => {
                 self.sleep(deadline);
                 Ok(())
             }
             ([key], Wait::Until(deadline)) => self.block(*key, deadline, slots),
             (keys, Wait::Until(deadline)) => self.poll(keys, deadline, slots),
-            (keys, Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
+            (keys, Wait::Busy | Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
         };
         self.waitable = waitable;
         result
@@ -259,8 +314,11 @@ impl Blocking {
         let socket = op.descriptor();
         let option = match op {
             Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => libc::SO_SNDTIMEO,
-            Op::Connect { .. } | Op::Accept { .. } => return self.poll(&[key], deadline, slots),
-            _ => libc::SO_RCVTIMEO,
+            Op::Receive { .. }
+            | Op::ReceiveOnce { .. }
+            | Op::ReceiveFrom { .. }
+            | Op::ReceiveDatagrams { .. } => libc::SO_RCVTIMEO,
+            _ => return self.poll(&[key], deadline, slots),
         };
         if !self.limit(socket, option, deadline)? {
             return Ok(());
@@ -316,16 +374,7 @@ impl Blocking {
         let mut descriptors: Vec<libc::pollfd> = keys
             .iter()
             .map(|key| {
-                let (fd, events) = slots.op(*key).map_or((-1, 0), |op| {
-                    let writes = matches!(
-                        op,
-                        Op::Send { .. }
-                            | Op::SendVectored { .. }
-                            | Op::SendTo { .. }
-                            | Op::Connect { .. }
-                    );
-                    (op.descriptor(), if writes { libc::POLLOUT } else { libc::POLLIN })
-                });
+                let (fd, events) = slots.op(*key).map_or((-1, 0), |op| op.awaits());
                 libc::pollfd { fd, events, revents: 0 }
             })
             .collect();
@@ -350,7 +399,10 @@ impl Blocking {
         }
         for (key, descriptor) in keys.iter().zip(&descriptors) {
             if descriptor.revents != 0 {
-                let begun = self.call(*key, libc::MSG_DONTWAIT, slots);
+                let begun = match slots.op(*key) {
+                    Some(op) if op.is_watch() => Called::Other(Ok(descriptor.revents as u32)),
+                    _ => self.call(*key, libc::MSG_DONTWAIT, slots),
+                };
                 self.finish(*key, begun, slots);
             }
         }
@@ -406,6 +458,14 @@ impl Blocking {
                 Called::Other(unsafe { calls::receive(*socket, start, length, flags) })
             }
             Op::Connect { socket, .. } => Called::Connected(calls::connected(*socket)),
+            Op::Read { pipe, buffer, .. } => {
+                let (start, length) = buffer.spare();
+                // SAFETY: the spare part belongs to the operation.
+                Called::Other(unsafe { calls::read(*pipe, start, length) })
+            }
+            Op::Write { pipe, payload, written, .. } => {
+                Called::Sent(calls::write(*pipe, &payload[*written..]))
+            }
             _ => unreachable!("everything else is performed when it is started"),
         }
     }

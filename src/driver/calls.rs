@@ -6,8 +6,10 @@
 //! None of them keeps a pointer after it returns. Interrupted calls (EINTR) are the caller's to
 //! repeat: the blocking backend uses them to be woken.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use crate::error::Errno;
 use crate::limits;
@@ -175,6 +177,120 @@ pub(super) fn set_nonblocking(descriptor: RawFd, on: bool) -> Result<(), Errno> 
         }
     }
     Ok(())
+}
+
+/// RWF_NOSIGNAL of <linux/fs.h> (Linux 6.18): a write to a pipe that nobody reads gives EPIPE and
+/// raises no SIGPIPE.
+const NO_SIGNAL: i32 = 0x100;
+
+/// The flags for a write that raises no SIGPIPE; zero where the kernel has none. Asked once.
+pub(super) fn quiet_flags() -> i32 {
+    static FLAGS: OnceLock<i32> = OnceLock::new();
+    *FLAGS.get_or_init(|| {
+        let probe = || -> Result<u32, Errno> {
+            let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
+            let null = null.map_err(|error| Errno::from_io(&error))?;
+            write_once(null.as_raw_fd(), b"x", NO_SIGNAL)
+        };
+        if probe().is_ok() {
+            return NO_SIGNAL;
+        }
+        tracing::debug!("writes to pipes block SIGPIPE (RWF_NOSIGNAL came with Linux 6.18)");
+        0
+    })
+}
+
+fn write_once(descriptor: RawFd, bytes: &[u8], flags: i32) -> Result<u32, Errno> {
+    let vector =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: length_of(bytes.len()) };
+    // SAFETY: the vector leads to readable bytes, which the call does not change. An offset of -1
+    // is the descriptor's own position (pwritev2(2)).
+    check(unsafe { libc::pwritev2(descriptor, &raw const vector, 1, -1, flags) })
+}
+
+/// write(2) to a pipe; never raises SIGPIPE.
+pub(super) fn write(pipe: RawFd, bytes: &[u8]) -> Result<u32, Errno> {
+    match quiet_flags() {
+        0 => write_masked(pipe, bytes),
+        flags => write_once(pipe, bytes, flags),
+    }
+}
+
+/// A write with SIGPIPE blocked: one that it raises waits for this thread alone, and is taken back.
+fn write_masked(pipe: RawFd, bytes: &[u8]) -> Result<u32, Errno> {
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the sets are locals that the calls fill before they are read; a null argument asks
+    // for nothing back.
+    unsafe {
+        let broken = pipe_signal();
+        let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigpending(pending.as_mut_ptr());
+        let was_pending = libc::sigismember(pending.as_ptr(), libc::SIGPIPE) == 1;
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const broken, before.as_mut_ptr());
+        let result = write_once(pipe, bytes, 0);
+        if result == Err(Errno(libc::EPIPE)) && !was_pending {
+            let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(&raw const broken, std::ptr::null_mut(), &raw const none);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        result
+    }
+}
+
+fn pipe_signal() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset fills the set.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
+        set.assume_init()
+    }
+}
+
+/// Blocks SIGPIPE in the calling thread for good: for writes that the kernel makes on its behalf.
+pub(super) fn block_pipe_signal() {
+    let set = pipe_signal();
+    // SAFETY: the set is a valid local; nothing is asked back.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+/// read(2).
+///
+/// # Safety
+/// The bytes are writable and nobody else uses them during the call.
+pub(super) unsafe fn read(pipe: RawFd, start: NonNull<u8>, length: usize) -> Result<u32, Errno> {
+    // SAFETY: writable for the call by the caller's contract.
+    check(unsafe { libc::read(pipe, start.as_ptr().cast(), length_of(length)) })
+}
+
+/// Which of the poll(2) `events` a descriptor is ready for now; zero for none.
+pub(super) fn ready_now(descriptor: RawFd, events: i16) -> Result<u32, Errno> {
+    let mut asked = [libc::pollfd { fd: descriptor, events, revents: 0 }];
+    loop {
+        match poll(&mut asked, Some(0)) {
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) if asked[0].revents & libc::POLLNVAL != 0 => return Err(Errno(libc::EBADF)),
+            Ok(_) => return Ok(asked[0].revents as u32),
+        }
+    }
+}
+
+/// Another number for what `descriptor` is, close-on-exec (fcntl(2)).
+pub(super) fn duplicate(descriptor: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: F_DUPFD_CLOEXEC takes no pointers.
+    let copy = check(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) } as isize)?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+}
+
+/// A descriptor that becomes readable when a child has ended (pidfd_open(2), close-on-exec).
+pub(super) fn open_process(process: libc::pid_t) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
+    let descriptor = check(result as isize)?;
+    // SAFETY: the descriptor was just made and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
 }
 
 /// A system call on a file, by address: it can be made by a helper thread while the slot keeps

@@ -25,7 +25,10 @@ pub(super) unsafe fn settle(
             // SAFETY: a successful open answers with a descriptor that nobody else has.
             Ok(Value::Descriptor(unsafe { OwnedFd::from_raw_fd(descriptor as i32) }))
         }
-        (Op::ReceiveOnce { buffer, .. } | Op::ReadAt { buffer, .. }, Ok(count)) => {
+        (
+            Op::ReceiveOnce { buffer, .. } | Op::ReadAt { buffer, .. } | Op::Read { buffer, .. },
+            Ok(count),
+        ) => {
             // SAFETY: the kernel has written `count` bytes at the buffer's spare part, which has
             // not moved since the call was prepared.
             unsafe { buffer.fill(count as usize) };
@@ -41,7 +44,7 @@ pub(super) unsafe fn settle(
     slots.complete(key, value, now);
 }
 
-/// Notes that `step` bytes of a send have gone out. True if there is a rest; otherwise the
+/// Notes that `step` bytes of a send or write have gone out. True if there is a rest; otherwise the
 /// operation is complete.
 pub(super) fn sent(
     slots: &mut Slots,
@@ -49,11 +52,21 @@ pub(super) fn sent(
     step: Result<u32, Errno>,
     now: Instant,
 ) -> bool {
-    if let Ok(step) = step {
+    let op = slots.op(key);
+    if let Ok(step) = step
+        && !matches!(op, Some(Op::Write { .. }))
+    {
         metrics::add(Counter::BytesSent, u64::from(step));
     }
-    let total = match (slots.op(key), step) {
+    let total = match (op, step) {
         (None, _) => return false,
+        (Some(Op::Write { payload, written, .. }), Ok(step)) => {
+            *written += step as usize;
+            if *written < payload.len() && step > 0 {
+                return true;
+            }
+            payload.len()
+        }
         (Some(Op::Send { payload, sent, .. }), Ok(step)) => {
             *sent += step as usize;
             if *sent < payload.len() && step > 0 {
@@ -70,7 +83,7 @@ pub(super) fn sent(
         }
         // A datagram goes whole or not at all.
         (Some(Op::SendTo { .. }), Ok(step)) => step as usize,
-        (Some(_), Ok(_)) => unreachable!("only sends are continued"),
+        (Some(_), Ok(_)) => unreachable!("only sends and writes are continued"),
         (Some(_), Err(errno)) => {
             slots.complete(key, Err(errno), now);
             return false;

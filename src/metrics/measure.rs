@@ -35,12 +35,24 @@ pub enum Measure {
     Sync,
     /// A file status query, from submission to completion.
     Stat,
+    /// A wait for a descriptor to become ready, from submission to completion.
+    Ready,
+    /// A read from a pipe, from submission to completion.
+    Read,
+    /// A write to a pipe, from submission to completion.
+    Write,
+    /// A wait for a child process, from submission to completion.
+    WaitChild,
     /// A message between shards, from sending to being taken.
     MeshHop,
     /// A job for the cpu pool, from being queued to being started.
     CpuWait,
     /// A job in the cpu pool, from start to end.
     CpuRun,
+    /// A job for the pool for blocking calls, from being queued to being started.
+    BlockingWait,
+    /// A job in the pool for blocking calls, from start to end.
+    BlockingRun,
     /// How late a timer fired.
     TimerLateness,
     /// A RESP request, from its last byte being decoded to its reply being queued.
@@ -63,7 +75,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 26] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -78,9 +90,15 @@ impl Measure {
         Self::WriteAt,
         Self::Sync,
         Self::Stat,
+        Self::Ready,
+        Self::Read,
+        Self::Write,
+        Self::WaitChild,
         Self::MeshHop,
         Self::CpuWait,
         Self::CpuRun,
+        Self::BlockingWait,
+        Self::BlockingRun,
         Self::TimerLateness,
         Self::RespRequest,
         Self::HttpRequest,
@@ -107,9 +125,15 @@ impl Measure {
             Self::WriteAt => operation("write_at"),
             Self::Sync => operation("sync"),
             Self::Stat => operation("stat"),
+            Self::Ready => operation("ready"),
+            Self::Read => operation("read"),
+            Self::Write => operation("write"),
+            Self::WaitChild => operation("wait_child"),
             Self::MeshHop => single("mesh_hop", "A message between shards, sent to taken."),
             Self::CpuWait => single("cpu_wait", "A job for the cpu pool, queued to started."),
             Self::CpuRun => single("cpu_run", "A job in the cpu pool, started to ended."),
+            Self::BlockingWait => single("blocking_wait", "A blocking call, queued to started."),
+            Self::BlockingRun => single("blocking_run", "A blocking call, started to ended."),
             Self::TimerLateness => single("timer_lateness", "How late timers fired."),
             Self::RespRequest => single("resp_request", "A RESP request, decoded to answered."),
             Self::HttpRequest => single("http_request", "An HTTP request, decoded to answered."),
@@ -174,6 +198,8 @@ pub enum Counter {
     CpuJobs,
     /// Jobs of the cpu pool that panicked.
     CpuPanics,
+    /// Jobs of the pool for blocking calls that panicked.
+    BlockingPanics,
     /// RESP commands run.
     RespCommands,
     /// RESP commands answered with an error.
@@ -194,7 +220,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -215,6 +241,7 @@ impl Counter {
         Self::MeshWakes,
         Self::CpuJobs,
         Self::CpuPanics,
+        Self::BlockingPanics,
         Self::RespCommands,
         Self::RespErrors,
         Self::HttpRequests,
@@ -262,6 +289,7 @@ impl Counter {
             Self::MeshWakes => ("mesh_wakes", "Wake-ups of parked shards by system call."),
             Self::CpuJobs => ("cpu_jobs", "Jobs given to the cpu pool."),
             Self::CpuPanics => ("cpu_panics", "Jobs of the cpu pool that panicked."),
+            Self::BlockingPanics => ("blocking_panics", "Blocking calls that panicked."),
             Self::RespCommands => ("resp_commands", "RESP commands run."),
             Self::RespErrors => ("resp_errors", "RESP commands answered with an error."),
             Self::HttpRequests => ("http_requests", "HTTP requests answered."),

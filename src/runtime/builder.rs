@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pools::Pools;
 use super::threads::{new_shard, start_shard};
 use super::{Runtime, Shared};
+use crate::blocking::Pool;
 use crate::driver::{self, BufferSettings, Choice, RingSettings};
 use crate::engine::{Engine, EngineReport};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::limits;
 use crate::metrics::Registry;
 use crate::shard::placement::{self, Count, Placement, Plan};
@@ -44,6 +46,7 @@ pub struct Builder {
     ring_entries: u32,
     buffers: BufferSettings,
     cpu_queue: usize,
+    blocking: Option<Pool>,
     histograms: bool,
     teardown: Duration,
     paused_clock: bool,
@@ -62,6 +65,7 @@ impl Default for Builder {
                 size: limits::BUFFER_BYTES_DEFAULT,
             },
             cpu_queue: limits::CPU_QUEUE_COUNT_MAX,
+            blocking: None,
             histograms: true,
             teardown: Duration::from_millis(limits::TEARDOWN_MS_DEFAULT),
             paused_clock: false,
@@ -126,6 +130,14 @@ impl Builder {
     #[must_use]
     pub fn cpu_queue(mut self, jobs: usize) -> Self {
         self.cpu_queue = jobs;
+        self
+    }
+
+    /// The pool that [`crate::blocking::run`] uses, instead of one of the runtime's own. It stays
+    /// the caller's: the runtime does not shut it down, and several may share it.
+    #[must_use]
+    pub fn blocking_pool(mut self, pool: Pool) -> Self {
+        self.blocking = Some(pool);
         self
     }
 
@@ -265,19 +277,12 @@ impl Builder {
         } else {
             Registry::without_histograms(shards)
         };
-        let shared = Shared::new(
-            choice.clone(),
-            self.buffers,
-            shards,
-            registry,
-            self.cpu_queue,
-            self.paused_clock,
-        );
+        let blocking = self.blocking.clone();
+        let pools = Pools::new(self.cpu_queue, &plan.cpu_pool, blocking, &registry);
+        let shared =
+            Shared::new(choice.clone(), self.buffers, shards, registry, pools, self.paused_clock);
         let shared = Arc::new(shared);
-        let cpu = shared
-            .cpu
-            .start(&plan.cpu_pool, &shared.registry)
-            .map_err(|error| Error::io("starting the cpu pool", Errno::from_io(&error)))?;
+        shared.pools.cpu.start_seats()?;
         let mut runtime = Runtime {
             shared: Arc::clone(&shared),
             report: report.clone(),
@@ -285,7 +290,6 @@ impl Builder {
             home: RefCell::default(),
             affinity: Cell::default(),
             threads: RefCell::default(),
-            cpu: Cell::new(Some(cpu)),
             teardown: self.teardown,
             guards: Cell::default(),
         };

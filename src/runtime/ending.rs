@@ -130,12 +130,7 @@ impl Runtime {
                 Err(_) => tracing::error!("a shard's thread had panicked"),
             }
         }
-        if let Some(threads) = self.cpu.take() {
-            let busy = threads.end(clock::now() + self.teardown);
-            if busy > 0 {
-                tracing::error!(busy, "jobs of the cpu pool did not end in time; left behind");
-            }
-        }
+        self.shared.pools.end(clock::now() + self.teardown);
         drop(self.affinity.take());
         report_leaked(&leaked);
         ShutdownReport { cancelled: self.shared.cancelled(), leaked }

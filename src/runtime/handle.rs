@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
+use crate::blocking::Pool;
 use crate::driver::InFlight;
 use crate::error::{Error, Result};
 use crate::metrics::Registry;
@@ -67,6 +68,11 @@ impl Handle {
         ShardHandle::new(Arc::clone(&self.shared), id)
     }
 
+    /// The pool for blocking calls, for threads outside of the runtime.
+    pub fn blocking_pool(&self) -> Pool {
+        self.shared.pools.blocking.clone()
+    }
+
     /// The histograms and counters of all shards.
     pub fn metrics(&self) -> &Registry {
         &self.shared.registry
@@ -100,7 +106,8 @@ impl Handle {
         Ok(list)
     }
 
-    /// What the tasks of every shard are doing, by shard and age.
+    /// What the tasks of every shard are doing, by shard and age. Under the `threads` engine each
+    /// connection has a thread of its own, whose tasks are not in the list.
     ///
     /// # Errors
     /// `is_closed` if a shard has shut down.

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use slab::Slab;
 
-use crate::cpu;
+use super::pools::Pools;
 use crate::driver::{BufferSettings, Choice};
 use crate::executor::Hooks;
 use crate::metrics::Registry;
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(super) remotes: OnceLock<Box<[Arc<Remote>]>>,
     pub(super) connections: Box<[Arc<Connections>]>,
     pub(crate) registry: Registry,
-    pub(crate) cpu: Arc<cpu::Pool>,
+    pub(crate) pools: Pools,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) draining: AtomicBool,
     pub(super) stopping: AtomicBool,
@@ -52,7 +52,7 @@ impl Shared {
         buffers: BufferSettings,
         shards: usize,
         registry: Registry,
-        cpu_queue: usize,
+        pools: Pools,
         paused_clock: bool,
     ) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Shared {
             remotes: OnceLock::new(),
             connections: (0..shards).map(|_| Arc::default()).collect(),
             registry,
-            cpu: cpu::Pool::new(cpu_queue),
+            pools,
             hooks: Arc::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -70,6 +70,7 @@ pub(crate) struct Shard {
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
+    has_slept: Cell<bool>,
     turns: Cell<u32>,
     /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
     paused_at: Cell<Option<Instant>>,
@@ -131,6 +132,7 @@ impl Shard {
             sleeper,
             wakes,
             slice_end: Cell::new(now),
+            has_slept: Cell::new(false),
             turns: Cell::new(0),
             _slice: priority::Short::for_current_thread(),
         }))
@@ -161,9 +163,12 @@ impl Shard {
         let mut context = Context::from_waker(&waker);
         waker.wake_by_ref();
         loop {
-            if self.main.woken.swap(false, Ordering::AcqRel) {
+            // Looked at first: a swap costs much more.
+            if self.main.woken.load(Ordering::Relaxed)
+                && self.main.woken.swap(false, Ordering::AcqRel)
+            {
                 // The turn before may have slept since it read the clock.
-                self.executor.set_now(clock::now());
+                self.tick();
                 if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                     return value;
                 }
@@ -193,7 +198,7 @@ impl Shard {
 
     /// The part of a turn in which things happen.
     fn work(&self) {
-        let start = self.begin_turn();
+        let start = self.tick();
         self.reap(start);
         self.receive(start);
         self.expire(start);
@@ -201,10 +206,13 @@ impl Shard {
         self.end_turn(start, end);
     }
 
-    fn begin_turn(&self) -> Instant {
-        let now = clock::now();
-        self.executor.set_now(now);
-        now
+    /// Reads the clock for the turn that begins: exactly after a sleep, which ends at a deadline.
+    fn tick(&self) -> Instant {
+        if self.has_slept.replace(false) {
+            self.executor.tick_exactly()
+        } else {
+            self.executor.tick()
+        }
     }
 
     /// Drains completions into slots; tasks are only put on the run queue.
@@ -244,7 +252,7 @@ impl Shard {
     /// Hands over what was started. Sleeps until the next timer, a completion, a message or the
     /// limit if nothing is ready.
     fn submit_or_park(&self, limit: Wait) -> Result<(), Errno> {
-        let mut wait = Wait::No;
+        let mut wait = if self.executor.is_ready() { Wait::Busy } else { Wait::No };
         if let Wait::Until(limit) = limit
             && !self.executor.is_ready()
         {
@@ -254,9 +262,12 @@ impl Shard {
             } else if !self.has_messages() {
                 self.recorder.flush();
                 wait = Wait::Until(self.timers.borrow().next_deadline().min(limit));
+            } else {
+                wait = Wait::Busy;
             }
         }
-        let sleeps = wait != Wait::No;
+        let sleeps = matches!(wait, Wait::Until(_));
+        self.has_slept.set(sleeps);
         if sleeps {
             self.tell_idle(self.executor.count() == 0);
         }
@@ -286,7 +297,7 @@ impl Shard {
 
     /// Whether the running task has had its slice, or completions wait.
     pub(crate) fn should_yield(&self) -> bool {
-        self.driver.borrow_mut().has_news() || clock::now() >= self.slice_end.get()
+        self.driver.borrow_mut().has_news() || self.executor.tick() >= self.slice_end.get()
     }
 
     /// Refuses messages and drops every task at the await it stands at. Called while the shard is

@@ -6,6 +6,7 @@
 //! Invariant: in a pinned plan every shard has a CPU of its own, and only when the CPUs do not
 //! suffice does a thread of the cpu pool sit on a shard's CPU; the plan then says so.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -155,7 +156,33 @@ pub fn plan(
 
 /// Pins the calling thread. `false` if the kernel refuses: the thread then stays where it was.
 pub fn pin_current_thread(cpu: CpuId) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 })
+    let before = BEFORE_PINNING.get().or_else(|| affinity::Mask::of_current_thread().map(Unpinned));
+    let is_pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 });
+    if is_pinned {
+        BEFORE_PINNING.set(before);
+    }
+    is_pinned
+}
+
+thread_local! {
+    /// Where the thread might run before it was pinned; what it starts inherits the pinning.
+    static BEFORE_PINNING: Cell<Option<Unpinned>> = const { Cell::new(None) };
+}
+
+/// The CPUs of a thread before it was pinned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unpinned(affinity::Mask);
+
+impl Unpinned {
+    /// Lets the calling thread run there.
+    pub(crate) fn apply(&self) {
+        self.0.apply();
+    }
+}
+
+/// Where the calling thread might run before it was pinned here; `None` if it was not.
+pub(crate) fn before_pinning() -> Option<Unpinned> {
+    BEFORE_PINNING.get()
 }
 
 /// The calling thread pinned to one CPU; back where it was on drop.
@@ -175,6 +202,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         self.before.apply();
+        BEFORE_PINNING.set(None);
     }
 }
 

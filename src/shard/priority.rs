@@ -21,6 +21,11 @@ pub(crate) fn give_way() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, POOL_NICENESS) };
 }
 
+/// The calling thread, which a shard may have started, takes slices of the usual length.
+pub(crate) fn take_ordinary_slices() {
+    set(0);
+}
+
 /// `struct sched_attr` of sched_setattr(2), in its first published size.
 #[repr(C)]
 struct Attributes {

@@ -1,5 +1,6 @@
 //! A shard as others see it: lanes from the other shards, an inbox for every other thread.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -212,8 +213,12 @@ impl Remote {
 /// A job that panics costs its sender the reply, not the shard its life.
 fn run(job: Job) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-        context::with(|shard| Arc::clone(&shard.shared.hooks)).panicked(None, &*panic);
+        report_panic(&*panic);
     }
+}
+
+fn report_panic(panic: &(dyn Any + Send)) {
+    context::with(|shard| Arc::clone(&shard.shared.hooks)).panicked(None, panic);
 }
 
 /// Names one shard of a runtime; usable from any thread.
@@ -281,7 +286,7 @@ impl ShardHandle {
             let sent = clock::now();
             this.send(Box::new(move || {
                 metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-                metrics::add(Counter::TaskPanics, u64::from(!duty.answer(f)));
+                duty.answer(f, report_panic);
             }))
             .await?;
             receiver.await.map_err(Error::from)

@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -51,11 +52,13 @@ where
     match ended {
         Ended::Value(value) => duty.finish(value),
         Ended::Aborted => duty.refuse(Error::cancelled("the task")),
-        Ended::Panicked(panic) => match duty.fail(panic) {
-            Ok(()) => crate::metrics::add(crate::metrics::Counter::TaskPanics, 1),
-            // Nobody waits for it: it is this shard's to report, as any task's panic.
-            Err(panic) => resume_unwind(panic),
-        },
+        // Nobody waits for it: it is this shard's to report, as any task's panic.
+        Ended::Panicked(panic) if duty.is_detached() => resume_unwind(panic),
+        Ended::Panicked(panic) => {
+            let executor = context::with(|shard| Rc::clone(&shard.executor));
+            executor.hooks().panicked(executor.running().as_ref(), &*panic);
+            duty.fail(panic);
+        }
     }
 }
 

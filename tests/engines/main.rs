@@ -8,10 +8,14 @@
 #[macro_use]
 mod harness;
 
+mod async_fd;
 mod buffers;
 mod callbacks;
 mod cancellation;
 mod combinators;
+#[cfg(all(feature = "hyper", feature = "tokio-io"))]
+mod compat;
+mod connect;
 mod connections;
 mod cpu;
 mod cross_thread;
@@ -20,15 +24,23 @@ mod datagram;
 mod endings;
 mod files;
 mod intervals;
+mod io;
 mod lifecycle;
 mod loops;
 mod outside;
 mod paused_clock;
+mod pieces;
+mod pipes;
+mod pools;
+mod processes;
 mod scopes;
 mod script;
 mod shards;
+mod signals;
 mod streams;
 mod streams_async;
+mod sync_locks;
+mod sync_queues;
 mod task_life;
 mod task_sets;
 mod tasks;

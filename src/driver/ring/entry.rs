@@ -7,6 +7,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{self, Fd};
 
 use super::buffer_ring;
+use crate::driver::calls;
 use crate::limits;
 use crate::op::Op;
 
@@ -15,6 +16,9 @@ pub(super) const IGNORED: u64 = u64::MAX;
 
 /// `user_data` of the poll that ends a park.
 pub(super) const WAKE: u64 = u64::MAX - 1;
+
+/// The descriptor's own position, and no position of those that have none (io_uring_enter(2)).
+const OWN_POSITION: u64 = u64::MAX;
 
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
@@ -78,11 +82,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .build()
         }
         Op::Sync { file, data_only } => {
-            let flags = match data_only {
-                true => types::FsyncFlags::DATASYNC,
-                false => types::FsyncFlags::empty(),
-            };
-            opcode::Fsync::new(Fd(*file)).flags(flags).build()
+            opcode::Fsync::new(Fd(*file)).flags(sync_flags(*data_only)).build()
         }
         Op::Stat { file, status } => {
             let status = (&raw mut status.0).cast::<types::statx>();
@@ -91,6 +91,45 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .mask(libc::STATX_BASIC_STATS)
                 .build()
         }
+        Op::Ready { .. } | Op::Read { .. } | Op::Write { .. } | Op::WaitChild { .. } => {
+            process_entry(op)
+        }
+    }
+}
+
+fn sync_flags(data_only: bool) -> types::FsyncFlags {
+    if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() }
+}
+
+/// As [`entry`], for what is shared with other processes: pipes, children, foreign descriptors.
+fn process_entry(op: &mut Op) -> Entry {
+    match op {
+        Op::Ready { .. }
+        | Op::WaitChild { held: Some(_), .. }
+        | Op::Read { waits: true, .. }
+        | Op::Write { waits: true, .. } => {
+            let (descriptor, bits) = op.awaits();
+            opcode::PollAdd::new(Fd(descriptor), bits as u32).build()
+        }
+        Op::Read { pipe, buffer, .. } => {
+            let (start, length) = buffer.spare();
+            opcode::Read::new(Fd(*pipe), start.as_ptr(), transfer_length(length))
+                .offset(OWN_POSITION)
+                .build()
+        }
+        Op::Write { pipe, payload, written, .. } => {
+            let rest = &payload[*written..];
+            opcode::Write::new(Fd(*pipe), rest.as_ptr(), transfer_length(rest.len()))
+                .offset(OWN_POSITION)
+                .rw_flags(calls::quiet_flags())
+                .build()
+        }
+        Op::WaitChild { process, .. } => {
+            // The status is left: whoever awaits it collects it, so that none is lost to a cancel.
+            let options = libc::WEXITED | libc::WNOWAIT;
+            opcode::WaitId::new(libc::P_PID, *process as libc::id_t, options).build()
+        }
+        _ => unreachable!("everything else has its entry above"),
     }
 }
 

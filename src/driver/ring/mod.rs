@@ -24,7 +24,7 @@ use self::door::Door;
 pub(crate) use self::setup::{Given, RingSettings};
 use super::event::{EventFd, EventSet};
 use super::slots::{Arm, SlotKey, Slots};
-use super::{Wait, settle};
+use super::{Wait, calls, settle};
 use crate::buffer::Pool;
 use crate::clock::{self, Instant};
 use crate::error::Errno;
@@ -151,6 +151,16 @@ impl Ring {
     /// Queues the entry of a one-shot operation.
     pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
         let op = slots.op(key).expect("an operation is started in a live slot");
+        match op {
+            Op::WaitChild { process, held } if !self.given.wait_child => {
+                match calls::open_process(*process) {
+                    Ok(descriptor) => *held = Some(descriptor),
+                    Err(errno) => return slots.complete(key, Err(errno), clock::now()),
+                }
+            }
+            Op::Write { .. } if calls::quiet_flags() == 0 => calls::block_pipe_signal(),
+            _ => {}
+        }
         let entry = entry::entry(op).user_data(key.to_user_data());
         self.push(entry);
     }
@@ -223,7 +233,20 @@ impl Ring {
             Op::Receive { .. } => self.received(key, count, flags, slots),
             Op::Accept { .. } => self.accepted(key, count, flags, slots),
             Op::ReceiveDatagrams { .. } => self.received_datagram(key, count, flags, slots),
-            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => {
+            Op::Read { waits, .. } | Op::Write { waits, .. }
+                if *waits || count == Err(Errno(libc::EAGAIN)) =>
+            {
+                // A descriptor that is set non-blocking is waited for by poll, then tried again.
+                *waits = !*waits;
+                match count {
+                    Err(errno) if errno.0 != libc::EAGAIN => slots.complete(key, Err(errno), now),
+                    _ if slots.is_orphaned(key) => {
+                        slots.complete(key, Err(Errno(libc::ECANCELED)), now);
+                    }
+                    _ => self.start(key, slots),
+                }
+            }
+            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } | Op::Write { .. } => {
                 if slots.is_orphaned(key) {
                     // Told to stop: the rest is not sent. Its peer may never read, and it would
                     // keep the connection open behind its close.

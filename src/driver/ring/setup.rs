@@ -35,6 +35,8 @@ pub(crate) struct Given {
     pub(crate) no_iowait: bool,
     /// Buffers are consumed in parts (Linux 6.12).
     pub(crate) incremental: bool,
+    /// Child processes are waited for without a descriptor (Linux 6.7).
+    pub(crate) wait_child: bool,
 }
 
 /// The fewest entries that are still worth a ring.
@@ -117,7 +119,11 @@ pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given
             },
         }
     };
-    require_multishot(&ring)?;
+    let probe = require_multishot(&ring)?;
+    given.wait_child = probe.is_supported(opcode::WaitId::CODE);
+    if !given.wait_child {
+        given.given_up.push("WAITID (before Linux 6.7): a descriptor for each child".into());
+    }
     given.entries = ring.params().sq_entries();
     given.profile = LADDER[rung].name();
     given.no_iowait = ring.params().is_feature_no_iowait();
@@ -128,12 +134,12 @@ pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given
 }
 
 /// Multishot receive has no probe bit of its own; it came with SEND_ZC in Linux 6.0.
-fn require_multishot(ring: &IoUring) -> Result<(), Errno> {
+fn require_multishot(ring: &IoUring) -> Result<Probe, Errno> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| Errno::from_io(&error))?;
     let needed = [opcode::SendZc::CODE, opcode::OpenAt2::CODE, opcode::Statx::CODE];
     if needed.iter().all(|code| probe.is_supported(*code)) && ring.params().is_feature_ext_arg() {
-        Ok(())
+        Ok(probe)
     } else {
         Err(Errno(libc::EOPNOTSUPP))
     }
