@@ -1,5 +1,5 @@
-//! annulus inside a loop that is not its own: a program that waits in poll(2) for its own events, as
-//! a GUI's does, and serves an echo with annulus on the same thread in between.
+//! annulus inside a loop that is not its own: a program that waits in poll(2) for its own events,
+//! as a GUI's does, and serves an echo with annulus on the same thread in between.
 //!
 //! ```text
 //! cargo run --example inside_another_loop [uring|epoll]

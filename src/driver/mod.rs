@@ -235,8 +235,8 @@ impl Driver {
         }
     }
 
-    /// Has the watched descriptor tell only of what comes from now on. What is there already is told
-    /// by [`Driver::has_news`] after this.
+    /// Has the watched descriptor tell only of what comes from now on. What is there already is
+    /// told by [`Driver::has_news`] after this.
     pub(crate) fn forget_told(&self) {
         if let Backend::Ring(ring) = &*self.backend {
             ring.forget_told();

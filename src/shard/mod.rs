@@ -279,8 +279,8 @@ impl Shard {
         parked
     }
 
-    /// Tells an end that waits for tasks whether this shard has any. Shard 0, which waits, looks for
-    /// itself; for a connection's own thread its end tells.
+    /// Tells an end that waits for tasks whether this shard has any. Shard 0, which waits, looks
+    /// for itself; for a connection's own thread its end tells.
     fn tell_idle(&self, is_idle: bool) {
         if self.has_lanes && self.id != ShardId(0) {
             self.shared.tell_idle(self.id, is_idle);

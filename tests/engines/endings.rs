@@ -134,15 +134,15 @@ fn an_end_stops_waiting_at_its_limit(engine: Engine) {
     let (here, there) = (Arc::clone(&guard), Arc::clone(&guard));
     runtime.block_on(async {
         drop(task::spawn(async move {
-            let _here = here;
             pending::<()>().await;
+            drop(here);
         }));
         let start = shard(ShardId(1)).submit(|| async move {
             drop(task::spawn(async move {
-                let _there = there;
                 let (stream, _peer) = pair().await;
                 // A drain ends receives, and this is none.
                 drop(stream.send(vec![0; 20_000_000]).await);
+                drop(there);
             }));
         });
         start.await.unwrap();

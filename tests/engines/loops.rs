@@ -214,8 +214,8 @@ fn a_closed_runtime_refuses_everything(engine: Engine) {
     let held = Rc::clone(&dropped);
     runtime.block_on(async {
         drop(task::spawn(async move {
-            let _held = held;
             pending::<()>().await;
+            drop(held);
         }));
         task::yield_now().await;
     });
