@@ -5,6 +5,7 @@
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
 mod attempt;
+mod news;
 mod offload;
 mod watch;
 
@@ -534,6 +535,10 @@ impl Epoll {
     /// Takes readiness from the kernel; sleeps if asked to.
     pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
         let resumed = self.resume(slots);
+        if !self.events.is_empty() {
+            // What was taken has not been reaped, and is reported once only.
+            return Ok(());
+        }
         if wait == Wait::Busy && self.has_just_looked() {
             return Ok(());
         }
