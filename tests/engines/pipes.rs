@@ -5,13 +5,14 @@
 //! `a_receive_that_is_given_up_loses_nothing`, `a_buffer_of_the_callers_is_appended_to`,
 //! `a_write_that_is_given_up_leaves_nothing`, `descriptors_set_nonblocking_work_too`,
 //! `a_fifo_joins_what_opens_it`, `what_is_no_pipe_is_refused`, `too_much_is_refused`,
-//! `closed_numbers_are_of_use_again`.
+//! `closed_numbers_are_of_use_again`, `pipes_are_read_and_written_by_trait`.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
+use annulus::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use annulus::{Engine, Handle, ipc, task, time};
 
 use crate::harness::{Scratch, descriptors, eventually_here, pattern, run, turns};
@@ -30,6 +31,7 @@ on_every_engine!(
     what_is_no_pipe_is_refused,
     too_much_is_refused,
     closed_numbers_are_of_use_again,
+    pipes_are_read_and_written_by_trait,
 );
 
 const MEBIBYTE: usize = 1 << 20;
@@ -291,5 +293,41 @@ fn closed_numbers_are_of_use_again(engine: Engine) {
             drop(receiver.into_owned_fd().unwrap());
             sender.close().await.unwrap();
         }
+    });
+}
+
+fn pipes_are_read_and_written_by_trait(engine: Engine) {
+    run(engine, async {
+        let (mut sender, mut receiver) = ipc::pipe().unwrap();
+        let sent = pattern(4, 300_000);
+        let copy = sent.clone();
+        let write = task::spawn(async move {
+            AsyncWriteExt::write_all(&mut sender, b"one\ntwo\nhead").await.unwrap();
+            AsyncWriteExt::write_all(&mut sender, &copy).await.unwrap();
+            AsyncWriteExt::close(&mut sender).await.unwrap();
+            assert!(sender.write_all(b"x").await.is_err(), "it is closed");
+        });
+        let mut line = String::new();
+        receiver.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "one\n");
+        let mut bytes = [0; 6];
+        receiver.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"two\nhe");
+        // What the traits have left comes out of the end's own methods.
+        let buffer = receiver.recv_into(b"the ".to_vec()).await.unwrap();
+        assert!(buffer.starts_with(b"the ad"));
+        let mut received = buffer[6..].to_vec();
+        receiver.read_to_end(&mut received).await.unwrap();
+        assert!(received == sent, "{} bytes came", received.len());
+        write.await.unwrap();
+        let (mut sender, receiver) = ipc::pipe().unwrap();
+        drop(receiver);
+        turns(10).await;
+        let failed = async {
+            AsyncWriteExt::write_all(&mut sender, b"x").await?;
+            AsyncWriteExt::flush(&mut sender).await
+        };
+        assert_eq!(failed.await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        assert!(sender.write_all(b"x").await.unwrap_err().is_disconnected());
     });
 }
