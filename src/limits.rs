@@ -37,6 +37,13 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// How long one address of a host is waited for before the next is tried beside it (RFC 8305,
+/// section 8).
+pub const ATTEMPT_DELAY_MS_DEFAULT: u64 = 250;
+
+/// The least of these delays; a smaller one counts as this (RFC 8305, section 8).
+pub const ATTEMPT_DELAY_MS_MIN: u64 = 10;
+
 /// Bytes that a stream's polled writes have on their way. The next write waits until they are out.
 pub const WRITE_BEHIND_BYTES_MAX: usize = 64 * 1024;
 
@@ -119,6 +126,19 @@ pub const BLOCKING_THREADS_COUNT_MAX: usize = 256;
 /// How long a pool's thread waits for a job before it ends.
 pub const POOL_IDLE_MS_DEFAULT: u64 = 10_000;
 
+/// Most worker processes that a process pool may be asked to have.
+pub const PROCESS_WORKERS_COUNT_MAX: usize = 1024;
+
+/// Bytes of one job for a worker process, or of its output. Longer ones are refused.
+pub const PROCESS_FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long a worker process may take until it is ready. Past it, it is taken for no worker.
+pub const PROCESS_START_MS_MAX: u64 = 30_000;
+
+/// How long a worker process may take to end after its socket has been closed. Past it, it is
+/// killed.
+pub const PROCESS_EXIT_MS_MAX: u64 = 1_000;
+
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
 
@@ -145,6 +165,7 @@ const _: () = assert!(
     CONNECTION_CREDIT_BYTES as u64
         <= BUFFERS_COUNT_DEFAULT as u64 * BUFFER_BYTES_DEFAULT as u64 / 4
 );
+const _: () = assert!(ATTEMPT_DELAY_MS_MIN <= ATTEMPT_DELAY_MS_DEFAULT);
 const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
 const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
 const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 7] = [
     &["driver", "executor"],
     &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
     &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
-    &["store"],
+    &["compat", "store"],
     &["service"],
     &["daemon"],
 ];
@@ -51,6 +51,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/op.rs",
     "src/op/datagram.rs",
     "src/process/handover.rs",
+    "src/process/pool/worker.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
     "src/signal/handler.rs",
