@@ -5,8 +5,9 @@
 //!
 //! D4: `messages_cross_to_a_child_and_back_in_order`,
 //! `a_crash_of_the_child_is_noticed_by_both_sides`, `an_end_in_order_is_the_end`,
-//! `a_peer_that_corrupts_the_ring_does_no_harm` (which cannot shrink it either), `sides_are_not_mixed_up_nor_opened_twice`,
-//! `capacities_are_rounded_and_bounded`, `messages_have_a_limit_and_may_be_empty`,
+//! `a_peer_that_corrupts_the_ring_does_no_harm` (which cannot shrink it either),
+//! `sides_are_not_mixed_up_nor_opened_twice`, `capacities_are_rounded_and_bounded`,
+//! `messages_have_a_limit_and_may_be_empty`,
 //! `nothing_is_lost_to_a_call_that_is_given_up`, `nothing_is_left_open`; the model of indexes and
 //! wakes is in `src/ipc/ring/protocol.rs` (`scripts/loom`).
 

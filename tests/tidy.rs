@@ -38,7 +38,6 @@ const UNSAFE_FILES: &[&str] = &[
     "src/driver/epoll/attempt.rs",
     "src/driver/epoll/mod.rs",
     "src/driver/epoll/offload.rs",
-    "src/driver/epoll/watch.rs",
     "src/driver/event.rs",
     "src/driver/mod.rs",
     "src/driver/packer.rs",

@@ -414,3 +414,23 @@ pub(super) fn set_timeout(socket: RawFd, option: i32, nanos: u64) -> Result<(), 
     };
     check(result as isize).map(drop)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_write_raises_no_signal_and_leaves_none_behind() {
+        // SAFETY: sets a disposition, which is put back below; whatever raised the signal meanwhile
+        // would end the process, and nothing else here writes to pipes that nobody reads.
+        let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert_eq!(write_masked(writer.as_raw_fd(), b"read"), Ok(4));
+        drop(reader);
+        for _ in 0..3 {
+            assert_eq!(write_masked(writer.as_raw_fd(), b"x"), Err(Errno(libc::EPIPE)));
+        }
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGPIPE, before) };
+    }
+}

@@ -3,6 +3,7 @@
 //! Both are used on every engine and wait through the shard's driver. An end belongs to the shard
 //! that it was made on until it is handed over to another process.
 
+mod async_io;
 pub mod pipe;
 pub mod ring;
 

@@ -51,25 +51,25 @@ pub fn pipe() -> Result<(Sender, Receiver)> {
 
 /// One end, closed behind its operations.
 struct End {
-    /// `None` only while being dropped or handed over.
+    /// `None` once closed or handed over.
     descriptor: Option<OwnedFd>,
     home: Home,
-    /// Whether an operation was begun on it: then the driver may know its number.
-    is_known: bool,
 }
 
 impl End {
     fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor: Some(descriptor), home: Home::here(), is_known: false }
+        Self { descriptor: Some(descriptor), home: Home::here() }
     }
 
     fn raw(&self) -> RawFd {
         self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    fn used(&mut self) -> RawFd {
-        self.is_known = true;
-        self.raw()
+    /// Closes in the background.
+    fn detach(&mut self) {
+        if let Some(descriptor) = self.descriptor.take() {
+            self.home.detach(Op::Close { descriptor });
+        }
     }
 
     async fn close(mut self) -> Result<()> {
@@ -78,24 +78,18 @@ impl End {
         outcome.result.map(drop).map_err(|errno| Error::io("closing a pipe", errno))
     }
 
-    /// The descriptor, blocking, for another process. A number that the driver knows is given up
-    /// through it, and a duplicate handed out.
+    /// The descriptor, blocking, for another process.
     fn into_owned_fd(mut self) -> Result<OwnedFd> {
         let failed = |errno| Error::io("handing a pipe over", errno);
-        let descriptor = self.descriptor.as_ref().expect("the end is there until the drop");
-        driver::set_blocking(descriptor.as_raw_fd()).map_err(failed)?;
-        if self.is_known {
-            return descriptor.try_clone().map_err(|error| failed(Errno::from_io(&error)));
-        }
-        Ok(self.descriptor.take().expect("it was there above"))
+        self.home.release(self.raw());
+        driver::set_blocking(self.raw()).map_err(failed)?;
+        self.descriptor.take().ok_or_else(|| failed(Errno(libc::EBADF)))
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        if let Some(descriptor) = self.descriptor.take() {
-            self.home.detach(Op::Close { descriptor });
-        }
+        self.detach();
     }
 }
 
@@ -127,13 +121,21 @@ fn open_fifo(path: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
 }
 
 /// The end that is written to. Dropping it closes it in the background.
+///
+/// Also an [`AsyncWrite`](crate::io::AsyncWrite): its writes copy up to
+/// [`limits::WRITE_BEHIND_BYTES_MAX`] and return at once, so flush or close it before it is
+/// dropped.
 pub struct Sender {
+    /// What a polled write has copied. Dropped before the end is closed.
+    behind: Option<Box<Completion>>,
+    /// Why a write behind has failed: bytes are missing after that.
+    failed: Option<Errno>,
     end: End,
 }
 
 impl Sender {
     pub(crate) fn new(descriptor: OwnedFd) -> Self {
-        Self { end: End::new(descriptor) }
+        Self { behind: None, failed: None, end: End::new(descriptor) }
     }
 
     /// Takes a pipe's writing end, a socket or a terminal from elsewhere. Under the `epoll` and
@@ -169,12 +171,11 @@ impl Sender {
     /// `is_disconnected` (EPIPE) once nobody reads; no signal is raised.
     pub async fn write_all(&mut self, payload: impl Into<Payload>) -> Result<Payload> {
         let payload = payload.into();
+        poll_fn(|context| self.poll_flush(context)).await?;
         if payload.is_empty() {
             return Ok(payload);
         }
-        let pipe = self.end.used();
-        let Outcome { result, op } =
-            Completion::new(Op::Write { pipe, payload, written: 0, waits: false }).await;
+        let Outcome { result, op } = self.write(payload).await;
         match (result, op) {
             (Ok(_), Op::Write { payload, .. }) => Ok(payload),
             (Err(errno), _) => Err(Error::io("writing to a pipe", errno)),
@@ -182,20 +183,65 @@ impl Sender {
         }
     }
 
+    fn write(&self, payload: Payload) -> Completion {
+        let pipe = self.end.raw();
+        Completion::new(Op::Write { pipe, payload, written: 0, waits: false })
+    }
+
+    /// Copies what there is room for, once the copy before has been written.
+    pub(super) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
+        ready!(self.poll_flush(context))?;
+        let bytes = &bytes[..bytes.len().min(limits::WRITE_BEHIND_BYTES_MAX)];
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.behind = Some(Box::new(self.write(bytes.to_vec().into())));
+        match self.poll_flush(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(bytes.len())),
+        }
+    }
+
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(completion) = &mut self.behind {
+            let outcome = ready!(Pin::new(&mut **completion).poll(context));
+            self.behind = None;
+            self.failed = outcome.result.err();
+        }
+        Poll::Ready(match self.failed {
+            Some(errno) => Err(Error::io("writing to a pipe", errno)),
+            None => Ok(()),
+        })
+    }
+
+    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let flushed = ready!(self.poll_flush(context));
+        self.end.detach();
+        Poll::Ready(flushed)
+    }
+
     /// Closes the end and waits for that: the reader then comes to the end. Given up, it is closed
     /// in the background.
     ///
     /// # Errors
-    /// The errors of close(2).
-    pub async fn close(self) -> Result<()> {
+    /// The errors of close(2); of an earlier polled write.
+    pub async fn close(mut self) -> Result<()> {
+        poll_fn(|context| self.poll_flush(context)).await?;
         self.end.close().await
     }
 
     /// The descriptor, blocking, for another process or library.
     ///
     /// # Errors
-    /// The errors of fcntl(2).
+    /// `is_config` while polled writes are under way; the errors of fcntl(2).
     pub fn into_owned_fd(self) -> Result<OwnedFd> {
+        if self.behind.is_some() {
+            return Err(Error::config("a pipe is handed over before its writes are flushed"));
+        }
         self.end.into_owned_fd()
     }
 
@@ -227,16 +273,28 @@ struct Reading {
 }
 
 /// The end that is read from. Dropping it closes it in the background.
+///
+/// Also an [`AsyncBufRead`](crate::io::AsyncBufRead), and so an
+/// [`AsyncRead`](crate::io::AsyncRead): the bytes as they came are its buffer.
 pub struct Receiver {
     /// Dropped before the end is closed.
     reading: Option<Reading>,
     end: End,
     is_over: bool,
+    /// What the readers of futures-io have not consumed: from `consumed` on.
+    rest: Vec<u8>,
+    consumed: usize,
 }
 
 impl Receiver {
     pub(crate) fn new(descriptor: OwnedFd) -> Self {
-        Self { reading: None, end: End::new(descriptor), is_over: false }
+        Self {
+            reading: None,
+            end: End::new(descriptor),
+            is_over: false,
+            rest: Vec::new(),
+            consumed: 0,
+        }
     }
 
     /// Takes a pipe's reading end, a socket or a terminal from elsewhere. Under the `epoll` and
@@ -289,10 +347,10 @@ impl Receiver {
     /// # Errors
     /// As [`Receiver::recv`].
     pub async fn recv_into(&mut self, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
-        if self.is_over {
+        if self.is_over && self.rest.is_empty() {
             return Ok(buffer);
         }
-        if self.reading.is_some() {
+        if self.reading.is_some() || !self.rest.is_empty() {
             // What a call that was given up has asked for comes first.
             if let Some(bytes) = self.recv().await? {
                 buffer.extend_from_slice(&bytes);
@@ -327,12 +385,16 @@ impl Receiver {
 
     fn begin(&mut self, buffer: Vec<u8>) {
         let skip = buffer.len();
-        let pipe = self.end.used();
+        let pipe = self.end.raw();
         let op = Op::Read { pipe, buffer: ReadBuffer::Vec(buffer), waits: false };
         self.reading = Some(Reading { completion: Completion::new(op), skip });
     }
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>>> {
+        if !self.rest.is_empty() {
+            let rest = mem::take(&mut self.rest).split_off(mem::take(&mut self.consumed));
+            return Poll::Ready(Ok(Some(rest)));
+        }
         if self.is_over {
             return Poll::Ready(Ok(None));
         }
@@ -361,16 +423,34 @@ impl Receiver {
         })
     }
 
+    /// What is there, as it came; empty at the end.
+    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<&[u8]>> {
+        if self.rest.is_empty() {
+            self.rest = ready!(self.poll_recv(context))?.unwrap_or_default();
+        }
+        Poll::Ready(Ok(&self.rest[self.consumed..]))
+    }
+
+    pub(super) fn consume(&mut self, count: usize) {
+        self.consumed += count;
+        assert!(self.consumed <= self.rest.len(), "no more is consumed than was there");
+        if self.consumed == self.rest.len() {
+            self.rest = Vec::new();
+            self.consumed = 0;
+        }
+    }
+
     /// The descriptor, blocking, for another process or library.
     ///
     /// # Errors
-    /// `is_config` while a receive that was given up is still under way: it may have taken bytes.
+    /// `is_config` while bytes that were taken are here, or a receive that was given up is under
+    /// way and may take some.
     /// The errors of fcntl(2).
     pub fn into_owned_fd(self) -> Result<OwnedFd> {
-        if self.reading.is_some() {
+        if self.reading.is_some() || !self.rest.is_empty() {
             return Err(Error::config(
-                "a pipe is handed over while a receive that was given up is under way; hand it \
-                 over before it is used",
+                "a pipe is handed over while bytes of it are here, or a receive that was given up \
+                 is under way; hand it over before it is used",
             ));
         }
         self.end.into_owned_fd()

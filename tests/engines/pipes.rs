@@ -4,14 +4,16 @@
 //! `a_write_that_nobody_reads_is_an_error_and_no_signal`, `ends_are_given_to_a_child`,
 //! `a_receive_that_is_given_up_loses_nothing`, `a_buffer_of_the_callers_is_appended_to`,
 //! `a_write_that_is_given_up_leaves_nothing`, `descriptors_set_nonblocking_work_too`,
+//! `a_terminal_is_read_line_by_line`,
 //! `a_fifo_joins_what_opens_it`, `what_is_no_pipe_is_refused`, `too_much_is_refused`,
-//! `closed_numbers_are_of_use_again`.
+//! `closed_numbers_are_of_use_again`, `pipes_are_read_and_written_by_trait`.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
+use annulus::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use annulus::{Engine, Handle, ipc, task, time};
 
 use crate::harness::{Scratch, descriptors, eventually_here, pattern, run, turns};
@@ -26,10 +28,12 @@ on_every_engine!(
     a_buffer_of_the_callers_is_appended_to,
     a_write_that_is_given_up_leaves_nothing,
     descriptors_set_nonblocking_work_too,
+    a_terminal_is_read_line_by_line,
     a_fifo_joins_what_opens_it,
     what_is_no_pipe_is_refused,
     too_much_is_refused,
     closed_numbers_are_of_use_again,
+    pipes_are_read_and_written_by_trait,
 );
 
 const MEBIBYTE: usize = 1 << 20;
@@ -205,6 +209,46 @@ fn descriptors_set_nonblocking_work_too(engine: Engine) {
     });
 }
 
+/// A terminal's two sides, the second non-blocking if asked to.
+fn terminal(flags: i32) -> (OwnedFd, OwnedFd) {
+    // SAFETY: the descriptors are new and checked; the name fits into the buffer, whose length is
+    // given.
+    unsafe {
+        let master = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        assert!(master >= 0, "{}", std::io::Error::last_os_error());
+        let master = OwnedFd::from_raw_fd(master);
+        assert_eq!(libc::grantpt(master.as_raw_fd()), 0);
+        assert_eq!(libc::unlockpt(master.as_raw_fd()), 0);
+        let mut name = [0; 64];
+        assert_eq!(libc::ptsname_r(master.as_raw_fd(), name.as_mut_ptr(), name.len()), 0);
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC | flags;
+        let side = libc::open(name.as_ptr(), flags);
+        assert!(side >= 0, "{}", std::io::Error::last_os_error());
+        (master, OwnedFd::from_raw_fd(side))
+    }
+}
+
+fn a_terminal_is_read_line_by_line(engine: Engine) {
+    run(engine, async {
+        for flags in [libc::O_NONBLOCK, 0] {
+            let (keyboard, side) = terminal(flags);
+            let mut receiver = ipc::pipe::Receiver::from_owned_fd(side).unwrap();
+            let early = time::timeout(Duration::from_millis(2), receiver.recv()).await;
+            assert!(early.is_err(), "{early:?}");
+            let read = task::spawn(async move {
+                let first = receiver.recv().await.unwrap().unwrap();
+                (first, receiver.recv().await.unwrap().unwrap())
+            });
+            turns(10).await;
+            let mut keyboard = std::fs::File::from(keyboard);
+            keyboard.write_all(b"one\n").unwrap();
+            turns(20).await;
+            keyboard.write_all(b"two\n").unwrap();
+            assert_eq!(read.await.unwrap(), (b"one\n".to_vec(), b"two\n".to_vec()));
+        }
+    });
+}
+
 fn a_fifo_joins_what_opens_it(engine: Engine) {
     let scratch = Scratch::new();
     run(engine, async {
@@ -291,5 +335,41 @@ fn closed_numbers_are_of_use_again(engine: Engine) {
             drop(receiver.into_owned_fd().unwrap());
             sender.close().await.unwrap();
         }
+    });
+}
+
+fn pipes_are_read_and_written_by_trait(engine: Engine) {
+    run(engine, async {
+        let (mut sender, mut receiver) = ipc::pipe().unwrap();
+        let sent = pattern(4, 300_000);
+        let copy = sent.clone();
+        let write = task::spawn(async move {
+            AsyncWriteExt::write_all(&mut sender, b"one\ntwo\nhead").await.unwrap();
+            AsyncWriteExt::write_all(&mut sender, &copy).await.unwrap();
+            AsyncWriteExt::close(&mut sender).await.unwrap();
+            assert!(sender.write_all(b"x").await.is_err(), "it is closed");
+        });
+        let mut line = String::new();
+        receiver.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "one\n");
+        let mut bytes = [0; 6];
+        receiver.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"two\nhe");
+        // What the traits have left comes out of the end's own methods.
+        let buffer = receiver.recv_into(b"the ".to_vec()).await.unwrap();
+        assert!(buffer.starts_with(b"the ad"));
+        let mut received = buffer[6..].to_vec();
+        receiver.read_to_end(&mut received).await.unwrap();
+        assert!(received == sent, "{} bytes came", received.len());
+        write.await.unwrap();
+        let (mut sender, receiver) = ipc::pipe().unwrap();
+        drop(receiver);
+        turns(10).await;
+        let failed = async {
+            AsyncWriteExt::write_all(&mut sender, b"x").await?;
+            AsyncWriteExt::flush(&mut sender).await
+        };
+        assert_eq!(failed.await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        assert!(sender.write_all(b"x").await.unwrap_err().is_disconnected());
     });
 }

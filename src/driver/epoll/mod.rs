@@ -287,7 +287,7 @@ impl Epoll {
             matches!(op, Op::Accept { .. } | Op::Receive { .. } | Op::ReceiveDatagrams { .. });
         if op.is_watch() {
             let number = op.awaits().0;
-            self.unwatch(number);
+            self.release(number);
         } else if let Some(socket) = self.sockets.get_mut(op.descriptor() as usize) {
             socket.reader.take_if(|reader| *reader == key);
             socket.writers.retain(|writer| *writer != key);

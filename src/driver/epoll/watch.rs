@@ -54,18 +54,8 @@ impl Epoll {
         let Some(op) = slots.op(key) else { return };
         let found = ready & (op.awaits().1 as u32 | ALWAYS);
         if found != 0 {
-            self.unwatch(index as RawFd);
+            self.release(index as RawFd);
             slots.complete(key, Ok(Value::Count(found)), clock::now());
         }
-    }
-
-    /// Takes a number out of epoll; its owner closes it after this.
-    pub(super) fn unwatch(&mut self, descriptor: RawFd) {
-        // SAFETY: removing takes no event. It fails only for a number that is not registered.
-        unsafe {
-            let epoll = self.epoll.as_raw_fd();
-            libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, descriptor, std::ptr::null_mut());
-        }
-        self.forget(descriptor);
     }
 }

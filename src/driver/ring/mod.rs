@@ -499,3 +499,42 @@ impl Drop for Ring {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::error::Errno;
+    use std::task::{Context, Poll, Waker};
+
+    /// What Linux before 6.7 does.
+    #[test]
+    fn without_waitid_a_child_is_waited_for_by_descriptor() {
+        let pool = Pool::new(4, 4096).unwrap();
+        let mut ring = match Ring::new(&RingSettings::default(), &pool) {
+            Ok(ring) => ring,
+            Err(errno) => return println!("skipped: {errno}"),
+        };
+        ring.given.wait_child = false;
+        let mut slots = Slots::new();
+        let mut child = std::process::Command::new("sh").arg("-c").arg("exit 3").spawn().unwrap();
+        let process = child.id() as libc::pid_t;
+        let key = slots.insert(Op::WaitChild { process, held: None }, clock::now()).unwrap();
+        ring.start(key, &mut slots);
+        let outcome = loop {
+            ring.park(&mut slots, Wait::Until(Instant::NEVER)).unwrap();
+            ring.reap(&mut slots, clock::now());
+            if let Poll::Ready(outcome) = slots.poll(key, &mut Context::from_waker(Waker::noop())) {
+                break outcome;
+            }
+        };
+        assert!(outcome.result.is_ok());
+        assert!(matches!(outcome.op, Op::WaitChild { held: Some(_), .. }));
+        assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(3), "it was left to collect");
+        let op = Op::WaitChild { process, held: None };
+        let key = slots.insert(op, clock::now()).unwrap();
+        ring.start(key, &mut slots);
+        let poll = slots.poll(key, &mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(outcome) = poll else { panic!("there is nothing to wait for") };
+        assert!(matches!(outcome.result, Err(Errno(libc::ESRCH))));
+    }
+}

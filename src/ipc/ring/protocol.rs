@@ -2,8 +2,8 @@
 //!
 //! One writes, one reads. Each keeps its own index to itself, publishes a copy, and believes
 //! nothing that the other publishes before it has checked it: a peer that misbehaves can give
-//! nonsense or keep silent, but cannot make this side touch memory outside of the words. All of the memory is
-//! atomics, since the peer may write at any time. The sleep is in two phases, as in
+//! nonsense or keep silent, but cannot make this side touch memory outside of the words. All of
+//! the memory is atomics, since the peer may write at any time. The sleep is in two phases, as in
 //! `executor/inbox.rs`; `loom_tests` explores every interleaving.
 //!
 //! A message is a word with its length in bytes, and its bytes in as many words as they need.
