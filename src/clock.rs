@@ -4,9 +4,14 @@
 //! that a request costs few clock reads. [`Instant`] counts nanoseconds of `CLOCK_MONOTONIC`
 //! (clock_gettime(2)); it never decreases. On a thread whose clock is paused (see
 //! `Builder::paused_clock`), [`now`] is the instant at which it stands.
+//!
+//! A shard stamps every poll. It does so with a [`Ticker`], which counts on from the last reading
+//! by the processor's own counter, at half the price.
 
 use std::cell::Cell;
 use std::ops::Add;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A point on the monotonic clock, in nanoseconds since an unspecified start.
@@ -93,6 +98,111 @@ fn real_now() -> Instant {
     Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// The clock of one thread that reads it all the time.
+///
+/// Between two readings of the real clock, [`Ticker::SPAN_NS`] apart at most, it counts on by the
+/// processor's time stamp counter, where the kernel trusts that as its own clock source. It counts
+/// slower than the counter by a thousandth, more than the kernel ever slews its clock (500 ppm,
+/// adjtimex(2)): so it lags the real clock by less than two microseconds, is never ahead of it,
+/// and never decreases.
+pub(crate) struct Ticker {
+    /// The counter and the clock at the last reading.
+    ticks: Cell<u64>,
+    nanos: Cell<u64>,
+}
+
+/// Nanoseconds per tick of the counter, times 2^32; 0 as long as that is not known.
+static NANOS_PER_TICK: AtomicU64 = AtomicU64::new(0);
+
+impl Ticker {
+    const SPAN_NS: u64 = 1_000_000;
+
+    pub(crate) fn new() -> Self {
+        let ticker = Self { ticks: Cell::new(0), nanos: Cell::new(0) };
+        ticker.read();
+        ticker
+    }
+
+    /// [`now`], at half its price.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        let paused_at = PAUSED_AT.get();
+        if paused_at != Instant::NEVER {
+            return paused_at;
+        }
+        let rate = NANOS_PER_TICK.load(Ordering::Relaxed);
+        // A counter that went back, or far ahead, is caught by the span as well.
+        let ticks = counter().wrapping_sub(self.ticks.get());
+        let passed = ticks.saturating_mul(rate) >> 32;
+        if rate == 0 || passed >= Self::SPAN_NS {
+            return self.read();
+        }
+        Instant(self.nanos.get() + passed)
+    }
+
+    /// [`now`]; the ticker counts on from here.
+    pub(crate) fn read(&self) -> Instant {
+        let paused_at = PAUSED_AT.get();
+        if paused_at != Instant::NEVER {
+            return paused_at;
+        }
+        let before = counter();
+        let now = real_now();
+        // Read after the clock, whatever came in between: that makes the ticker lag, not lead.
+        let after = counter();
+        self.ticks.set(after);
+        self.nanos.set(now.0);
+        if NANOS_PER_TICK.load(Ordering::Relaxed) == 0 {
+            calibrate(before, now, after);
+        }
+        now
+    }
+}
+
+/// Learns the counter's rate from two readings that lie far enough apart.
+fn calibrate(before: u64, now: Instant, after: u64) {
+    const APART_NS_MIN: u64 = 20_000_000;
+    /// A reading that took more ticks was interrupted.
+    const READING_TICKS_MAX: u64 = 2_000;
+    /// What the rate is lowered by: 2^-10.
+    const LAG_SHIFT: u32 = 10;
+    static FIRST: OnceLock<(u64, Instant)> = OnceLock::new();
+    if after.wrapping_sub(before) > READING_TICKS_MAX || !is_counter_trusted() {
+        return;
+    }
+    let (first_ticks, first) = *FIRST.get_or_init(|| (after, now));
+    let (ticks, nanos) = (after.wrapping_sub(first_ticks), now.nanos_since(first));
+    if nanos >= APART_NS_MIN && ticks > 0 {
+        let rate = (u128::from(nanos) << 32) / u128::from(ticks);
+        let rate = u64::try_from(rate).unwrap_or(0);
+        NANOS_PER_TICK.store(rate - (rate >> LAG_SHIFT), Ordering::Relaxed);
+    }
+}
+
+/// Whether the kernel itself tells time by the counter.
+fn is_counter_trusted() -> bool {
+    static TRUSTED: OnceLock<bool> = OnceLock::new();
+    const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    *TRUSTED.get_or_init(|| {
+        cfg!(target_arch = "x86_64")
+            && std::fs::read_to_string(SOURCE).is_ok_and(|source| source.trim() == "tsc")
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn counter() -> u64 {
+    // SAFETY: every x86-64 processor has RDTSC, and Linux lets user code execute it (unless a
+    // process forbids it to itself by prctl(PR_SET_TSC), which nothing here does).
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn counter() -> u64 {
+    0 // Never trusted.
+}
+
 /// Milliseconds since the Unix epoch. Follows the wall clock, so it may step.
 pub fn unix_millis() -> u64 {
     std::time::SystemTime::now()
@@ -112,6 +222,21 @@ mod tests {
             assert!(next >= last);
             last = next;
         }
+    }
+
+    #[test]
+    fn a_ticker_never_leads_the_clock_nor_decreases() {
+        let ticker = Ticker::new();
+        let start = now();
+        let mut last = ticker.now();
+        // Long enough to learn the rate and to read the clock many times after that.
+        while now().nanos_since(start) < 60_000_000 {
+            let next = ticker.now();
+            assert!(next >= last, "{last:?} then {next:?}");
+            assert!(next <= now());
+            last = next;
+        }
+        assert_eq!(NANOS_PER_TICK.load(Ordering::Relaxed) > 0, is_counter_trusted());
     }
 
     #[test]

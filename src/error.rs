@@ -54,6 +54,7 @@ enum Kind {
     Unsupported,
     AlreadyRunning,
     Panicked,
+    Foreign(io::ErrorKind),
     TimedOut,
     Disconnected,
 }
@@ -201,6 +202,11 @@ impl Error {
         self.errno() == Some(Errno(libc::EADDRINUSE))
     }
 
+    /// Whether a reader has ended before what was to be read.
+    pub fn is_unexpected_end(&self) -> bool {
+        self.kind == Kind::Foreign(io::ErrorKind::UnexpectedEof)
+    }
+
     /// Whether the file is missing.
     pub fn is_not_found(&self) -> bool {
         self.errno() == Some(Errno(libc::ENOENT))
@@ -215,11 +221,27 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<io::Error> for Error {
+    /// An [`Error`] that was made an [`io::Error`] comes back as it was.
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(own) => own,
+            Err(error) => match error.raw_os_error() {
+                Some(number) => Self::io("reading or writing", Errno(number)),
+                None => Self { kind: Kind::Foreign(error.kind()), message: error.to_string() },
+            },
+        }
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error.errno() {
             Some(errno) => errno.into(),
-            None => io::Error::other(error),
+            None => match error.kind {
+                Kind::Foreign(kind) => io::Error::new(kind, error),
+                _ => io::Error::other(error),
+            },
         }
     }
 }

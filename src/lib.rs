@@ -47,6 +47,7 @@ mod executor;
 pub mod fs;
 pub mod future;
 pub mod io;
+pub mod ipc;
 pub mod limits;
 pub mod metrics;
 pub mod net;
@@ -59,10 +60,11 @@ mod runtime;
 #[cfg(feature = "daemon")]
 pub mod service;
 pub mod shard;
+pub mod signal;
 #[cfg(feature = "daemon")]
 pub mod store;
 pub mod stream;
-mod sync;
+pub mod sync;
 pub mod task;
 pub mod time;
 

@@ -37,6 +37,9 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// Bytes that a stream's polled writes have on their way. The next write waits until they are out.
+pub const WRITE_BEHIND_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes of one datagram that a shard's pool for datagrams has room for: any of UDP's (at most
 /// 65,507). A longer one, which Unix sockets know, is cut off and says so.
 pub const DATAGRAM_BYTES_MAX: u32 = 64 * 1024;
@@ -66,6 +69,16 @@ pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
 
 /// Bytes of one read or write; more are moved in parts by the caller (read(2) moves at most this).
 pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
+
+/// Bytes that one read takes out of a pipe; what is left waits in the pipe.
+pub const PIPE_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that `process::Command::output` collects of each stream. Past it the child is ended and
+/// the call fails.
+pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Streams of signals in a process: the handler looks at each. More is an error.
+pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
 
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
@@ -121,6 +134,12 @@ pub const SLOW_POLL_NS: u64 = 100_000_000;
 
 /// Shards that one runtime may have.
 pub const SHARDS_COUNT_MAX: usize = 1024;
+
+/// Permits of one semaphore. More is a panic that says so.
+pub const SEMAPHORE_PERMITS_COUNT_MAX: usize = usize::MAX >> 3;
+
+/// Items of one queue between two threads (`sync::shared::spsc`). More is a panic that says so.
+pub const SPSC_ITEMS_COUNT_MAX: usize = 1 << 24;
 
 /// How long a shutdown waits for the kernel to give back the last operation.
 pub const TEARDOWN_MS_DEFAULT: u64 = 5_000;

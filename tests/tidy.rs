@@ -35,6 +35,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/clock.rs",
     "src/driver/blocking.rs",
     "src/driver/calls.rs",
+    "src/driver/epoll/attempt.rs",
     "src/driver/epoll/mod.rs",
     "src/driver/epoll/offload.rs",
     "src/driver/epoll/watch.rs",
@@ -49,9 +50,11 @@ const UNSAFE_FILES: &[&str] = &[
     "src/executor/task.rs",
     "src/op.rs",
     "src/op/datagram.rs",
+    "src/process/handover.rs",
     "src/process/pool/worker.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
+    "src/signal/handler.rs",
 ];
 
 /// The only file of the library that reads a clock.

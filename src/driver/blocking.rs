@@ -229,11 +229,31 @@ impl Blocking {
         self.streams.push(key);
     }
 
+    /// Forgets a descriptor that stays open, and takes back the timeouts that it was given.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let Some(place) = self.timeouts.iter().position(|known| known.socket == descriptor) else {
+            return;
+        };
+        self.timeouts.swap_remove(place);
+        for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+            // It fails for what is no socket any more, and then there is no timeout.
+            let _ = calls::set_timeout(descriptor, option, 0);
+        }
+    }
+
     pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
         if self.streams.contains(&key) {
             self.streams.retain(|stream| *stream != key);
             slots.disarm(key);
         } else {
+            let is_send = matches!(
+                slots.op(key),
+                Some(Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. })
+            );
+            if is_send {
+                // The other backends have tried it when it was started.
+                drop(self.call(key, libc::MSG_DONTWAIT, slots));
+            }
             self.pending.retain(|pending| *pending != key);
             slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
         }
@@ -264,14 +284,14 @@ impl Blocking {
             }
         }
         let result = match (waitable.as_slice(), wait) {
-            ([], Wait::No) => Ok(()),
+            ([], Wait::Busy | Wait::No) => Ok(()),
             ([], Wait::Until(deadline)) => {
                 self.sleep(deadline);
                 Ok(())
             }
             ([key], Wait::Until(deadline)) => self.block(*key, deadline, slots),
             (keys, Wait::Until(deadline)) => self.poll(keys, deadline, slots),
-            (keys, Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
+            (keys, Wait::Busy | Wait::No) => self.poll(keys, Instant::from_nanos(0), slots),
         };
         self.waitable = waitable;
         result

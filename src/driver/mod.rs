@@ -23,12 +23,13 @@ mod settle;
 mod slots;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub(crate) use self::choose::{assume, choose, fall_back};
+pub(crate) use self::event::EventFd;
 pub(crate) use self::ring::{Given, RingSettings};
 pub use self::slots::InFlight;
 pub(crate) use self::slots::SlotKey;
@@ -75,6 +76,9 @@ pub(crate) struct BufferSettings {
 /// Whether, and until when, a turn may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
+    /// Not at all, and there are tasks to run: where looking for completions costs a system call
+    /// that hands over nothing, it need not be made every time.
+    Busy,
     /// Not at all.
     No,
     /// Until something happens or the instant has come ([`Instant::NEVER`]: no deadline).
@@ -176,6 +180,15 @@ impl Driver {
                 Backend::Epoll(epoll) => epoll.cancel(key, &mut self.slots),
                 Backend::Blocking(blocking) => blocking.cancel(key, &mut self.slots),
             }
+        }
+    }
+
+    /// Forgets an open descriptor that goes elsewhere. Nothing is in flight for it.
+    pub(crate) fn release(&mut self, descriptor: RawFd) {
+        match &mut *self.backend {
+            Backend::Ring(_) => {}
+            Backend::Epoll(epoll) => epoll.release(descriptor),
+            Backend::Blocking(blocking) => blocking.release(descriptor),
         }
     }
 
@@ -292,6 +305,25 @@ impl Drop for Driver {
 /// connected any more needs no ending, so there is nothing to report.
 pub(crate) fn shut_down_socket(socket: RawFd, direction: Direction) {
     let _ = calls::shutdown(socket, direction);
+}
+
+/// A descriptor that becomes readable when a child of this process has ended.
+pub(crate) fn open_process(process: libc::pid_t) -> Result<OwnedFd, Errno> {
+    calls::open_process(process)
+}
+
+/// Has a thread that is no shard sleep until one of `descriptors` is readable, the time is over, or
+/// for no reason.
+pub(crate) fn wait_readable(descriptors: &[RawFd], timeout_ns: Option<u64>) {
+    let asked = |fd: &RawFd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 };
+    let mut asked: Vec<libc::pollfd> = descriptors.iter().map(asked).collect();
+    // Whoever sleeps here looks again at what it waits for, whatever the answer.
+    let _ = calls::poll(&mut asked, timeout_ns);
+}
+
+/// Takes back what a backend may have done to a descriptor: it blocks again.
+pub(crate) fn set_blocking(descriptor: RawFd) -> Result<(), Errno> {
+    calls::set_nonblocking(descriptor, false)
 }
 
 /// Ends a park of one shard from any thread.

@@ -34,7 +34,7 @@ pub(crate) use self::live::{LiveView, TaskKey, unobserved};
 pub(crate) use self::local::Locals;
 use self::run_queue::RunQueue;
 pub use self::task::{Class, JoinError, TaskId, TaskInfo};
-use crate::clock::{self, Instant};
+use crate::clock::{self, Instant, Ticker};
 use crate::metrics::{self, Counter, Measure};
 
 /// What joins a task.
@@ -61,6 +61,7 @@ pub(crate) struct Executor {
     /// Where [`Executor::receive`] takes the inbox's messages to.
     woken: RefCell<Vec<Ready>>,
     inbox: Arc<Inbox>,
+    ticker: Ticker,
     /// The turn's time: what a wake is stamped with.
     now: Cell<Instant>,
     live: Rc<LiveTasks>,
@@ -81,6 +82,7 @@ impl Executor {
             queue: RefCell::new(RunQueue::new()),
             woken: RefCell::new(Vec::new()),
             inbox,
+            ticker: Ticker::new(),
             now: Cell::new(clock::now()),
             live: LiveTasks::new(hooks),
             spawn_hook: RefCell::new(None),
@@ -148,9 +150,24 @@ impl Executor {
         self.now.get()
     }
 
-    /// Sets the turn's time.
+    /// Sets the turn's time, on a clock that is moved by hand.
     pub(crate) fn set_now(&self, now: Instant) {
         self.now.set(now);
+    }
+
+    /// [`Executor::tick`] by the real clock, without the ticker's lag.
+    pub(crate) fn tick_exactly(&self) -> Instant {
+        let now = self.ticker.read();
+        self.now.set(now);
+        now
+    }
+
+    /// Reads the clock and makes that the turn's time.
+    #[inline]
+    pub(crate) fn tick(&self) -> Instant {
+        let now = self.ticker.now();
+        self.now.set(now);
+        now
     }
 
     /// Polls one cohort: the tasks that are ready now, by class and share, until the slice ends.
@@ -172,8 +189,7 @@ impl Executor {
     /// Polls one task and accounts for its time.
     fn poll(&self, ready: Ready, class: Class, woken: Instant, before: Instant) -> Instant {
         ready.run();
-        let after = clock::now();
-        self.now.set(after);
+        let after = self.tick();
         let nanos = after.nanos_since(before);
         metrics::with(|recorder| {
             recorder.record(Measure::ReadyDelay, before.nanos_since(woken));

@@ -257,6 +257,8 @@ pub struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let before = self.before.take();
+        // Whoever asks from outside from now on sees everything.
+        flush();
         // The thread may be ending, and its locals with it. What is replaced is dropped outside.
         drop(CURRENT.try_with(|current| current.replace(before)));
     }

@@ -102,17 +102,28 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Takes over a socket for this shard. It must block: the drivers wait by other means, and the
-    /// ring would hand EAGAIN through instead of waiting.
+    /// Takes over a socket for this shard.
     pub(super) fn new(socket: OwnedFd) -> Result<Self> {
-        let this = Self {
+        super::make_blocking(&socket)?;
+        Ok(Self {
             receiver: RefCell::new(None),
             is_receiving: Cell::new(false),
             socket: Some(socket),
             home: Home::here(),
-        };
-        this.set("taking over a socket", |socket| socket.set_nonblocking(false))?;
-        Ok(this)
+        })
+    }
+
+    /// Takes the socket off this shard, blocking as `std` makes them.
+    pub(super) fn release(mut self) -> Result<OwnedFd> {
+        if self.receiver.borrow().is_some() {
+            return Err(Error::config(
+                "only a socket that has not received into the shard's buffers can leave it: what \
+                 has arrived waits there; release it before the first receive",
+            ));
+        }
+        let socket = self.socket.take().expect("the socket is there until the drop");
+        self.home.release(socket.as_raw_fd());
+        Ok(socket)
     }
 
     pub(super) fn raw(&self) -> RawFd {

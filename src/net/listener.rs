@@ -75,6 +75,22 @@ impl Acceptor {
     }
 }
 
+impl Acceptor {
+    fn release(mut self) -> Result<OwnedFd> {
+        if self.stream.borrow().is_some() {
+            return Err(Error::config(
+                "only a listener that has not accepted can leave its shard: connections may wait \
+                 there; release it before the first accept",
+            ));
+        }
+        drop(self.entry.take());
+        let socket = self.socket.take().expect("the socket is there until the drop");
+        self.home.release(socket.as_raw_fd());
+        super::make_blocking(&socket)?;
+        Ok(socket)
+    }
+}
+
 impl Drop for Acceptor {
     fn drop(&mut self) {
         drop(self.stream.take());
@@ -116,10 +132,20 @@ impl TcpListener {
     /// # Errors
     /// The errors of setsockopt(2).
     pub fn from_std(listener: std::net::TcpListener) -> Result<Self> {
-        let this = Self { acceptor: Acceptor::new(listener.into()) };
+        let socket = OwnedFd::from(listener);
+        super::make_blocking(&socket)?;
+        let this = Self { acceptor: Acceptor::new(socket) };
         // Accepted sockets inherit the listener's options.
         this.set_options(SocketOptions::default())?;
         Ok(this)
+    }
+
+    /// Gives the socket up to `std`, blocking. Only for a listener that has not accepted yet.
+    ///
+    /// # Errors
+    /// `is_config` otherwise: what was accepted ahead waits here. The listener is closed then.
+    pub fn into_std(self) -> Result<std::net::TcpListener> {
+        self.acceptor.release().map(Into::into)
     }
 
     /// The options of connections that are accepted from now on.
@@ -176,6 +202,24 @@ impl UnixListener {
         socket.bind(&address).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
         Ok(Self { acceptor: Acceptor::new(socket.into()) })
+    }
+
+    /// Takes over a listening socket, for this shard.
+    ///
+    /// # Errors
+    /// The errors of fcntl(2).
+    pub fn from_std(listener: std::os::unix::net::UnixListener) -> Result<Self> {
+        let socket = OwnedFd::from(listener);
+        super::make_blocking(&socket)?;
+        Ok(Self { acceptor: Acceptor::new(socket) })
+    }
+
+    /// As [`TcpListener::into_std`].
+    ///
+    /// # Errors
+    /// As [`TcpListener::into_std`].
+    pub fn into_std(self) -> Result<std::os::unix::net::UnixListener> {
+        self.acceptor.release().map(Into::into)
     }
 
     /// As [`TcpListener::accept`].

@@ -1,167 +1,32 @@
-//! A connection: receive, send, half close.
+//! TCP and Unix streams: connect, receive, send, half close.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use super::connection::{Connection, Unbound};
+use super::halves::{ReadHalf, WriteHalf};
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
-use crate::limits;
-use crate::metrics::{self, Counter};
-use crate::op::{self, Direction, Event, Message, Op, SocketOptions};
-use crate::shard::completion::{Completion, Home, Stream};
-use crate::shard::connections::{ConnectionHandle, Entry, Kind};
-use crate::shard::context;
-
-/// What both kinds of stream are.
-struct Connection {
-    /// The receiving side, opened by the first receive. Dropped before the socket is closed.
-    receiver: RefCell<Option<Stream>>,
-    entry: Option<Entry>,
-    /// `None` only while being dropped.
-    socket: Option<OwnedFd>,
-    home: Home,
-}
-
-/// A connected socket on its way to another thread.
-pub(crate) struct Unbound(OwnedFd);
-
-impl Unbound {
-    /// Binds the socket to the calling thread's shard.
-    pub(crate) fn bind(self) -> TcpStream {
-        TcpStream { connection: Connection::new(self.0) }
-    }
-}
-
-impl Connection {
-    fn new(socket: OwnedFd) -> Self {
-        let entry = context::with(|shard| {
-            shard.shared.connections(shard.id()).enter(socket.as_raw_fd(), Kind::Stream)
-        });
-        Self {
-            receiver: RefCell::new(None),
-            entry: Some(entry),
-            socket: Some(socket),
-            home: Home::here(),
-        }
-    }
-
-    fn raw(&self) -> RawFd {
-        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
-    }
-
-    /// Failed or given up, the socket is closed as every other: behind its operations, and with
-    /// the driver's knowledge, so that its number can be of use again.
-    async fn connect(socket: Socket, address: SockAddr) -> Result<Self> {
-        let name = op::describe(&address);
-        let this = Self::new(socket.into());
-        let connect = Op::Connect { socket: this.raw(), address: Box::new(address) };
-        let outcome = Completion::new(connect).await;
-        outcome.result.map_err(|errno| Error::io(format!("connecting to {name}"), errno))?;
-        Ok(this)
-    }
-
-    fn poll_receive(&self, context: &mut Context<'_>) -> Poll<Result<Option<Lease>>> {
-        let mut receiver = self.receiver.borrow_mut();
-        let receiver = match &mut *receiver {
-            Some(receiver) => receiver,
-            none => match Stream::open(Op::Receive { socket: self.raw() }) {
-                Ok(stream) => none.insert(stream),
-                Err(errno) => return Poll::Ready(Err(Error::io("receiving", errno))),
-            },
-        };
-        receiver.poll_next(context).map(|event| match event {
-            Event::Chunk(lease) => Ok(Some(lease)),
-            Event::End => Ok(None),
-            Event::Failed(errno) => Err(Error::io("receiving", errno)),
-            Event::Accepted(_) | Event::Datagram(_) => unreachable!("a receive yields bytes"),
-        })
-    }
-
-    async fn receive(&self) -> Result<Option<Lease>> {
-        poll_fn(|context| self.poll_receive(context)).await
-    }
-
-    async fn receive_into(&self, buffer: ReadBuffer) -> Result<ReadBuffer> {
-        if self.receiver.borrow().is_some() {
-            return Err(Error::config(
-                "recv_into on a stream that has used recv: what has arrived already waits there; \
-                 use one of the two",
-            ));
-        }
-        let outcome = Completion::new(Op::ReceiveOnce { socket: self.raw(), buffer }).await;
-        match (outcome.result, outcome.op) {
-            (Ok(_), Op::ReceiveOnce { buffer, .. }) => Ok(buffer),
-            (Err(errno), _) => Err(Error::io("receiving", errno)),
-            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
-        }
-    }
-
-    async fn send(&self, payload: Payload) -> Result<Payload> {
-        if payload.is_empty() {
-            return Ok(payload);
-        }
-        let outcome = Completion::new(Op::Send { socket: self.raw(), payload, sent: 0 }).await;
-        match (outcome.result, outcome.op) {
-            (Ok(_), Op::Send { payload, .. }) => Ok(payload),
-            (Err(errno), _) => Err(Error::io("sending", errno)),
-            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
-        }
-    }
-
-    async fn send_vectored(&self, payloads: Vec<Payload>) -> Result<Vec<Payload>> {
-        if payloads.len() > limits::SEND_VECTORS_COUNT_MAX {
-            let (count, max) = (payloads.len(), limits::SEND_VECTORS_COUNT_MAX);
-            return Err(Error::limit(format!("{count} payloads in one send: at most {max}")));
-        }
-        if payloads.iter().all(|payload| payload.is_empty()) {
-            return Ok(payloads);
-        }
-        let message = Box::new(Message::new(payloads));
-        let outcome = Completion::new(Op::SendVectored { socket: self.raw(), message }).await;
-        match (outcome.result, outcome.op) {
-            (Ok(_), Op::SendVectored { message, .. }) => Ok(message.into_payloads()),
-            (Err(errno), _) => Err(Error::io("sending", errno)),
-            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
-        }
-    }
-
-    async fn shutdown(&self, how: Direction) -> Result<()> {
-        let outcome = Completion::new(Op::Shutdown { socket: self.raw(), how }).await;
-        outcome.result.map(drop).map_err(|errno| Error::io("shutting down a socket", errno))
-    }
-
-    fn socket(&self) -> SockRef<'_> {
-        let socket = self.socket.as_ref().expect("the socket is there until the drop");
-        SockRef::from(socket)
-    }
-
-    fn handle(&self) -> ConnectionHandle {
-        self.entry.as_ref().expect("the entry is there until the drop").handle()
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // In this order: the receive is cancelled, others can no longer reach the number, and the
-        // number is given up last.
-        drop(self.receiver.take());
-        drop(self.entry.take());
-        if let Some(descriptor) = self.socket.take() {
-            metrics::add(Counter::ConnectionsClosed, 1);
-            self.home.detach(Op::Close { descriptor });
-        }
-    }
-}
+use crate::op::{Direction, SocketOptions};
+use crate::shard::connections::ConnectionHandle;
 
 /// A TCP connection, with TCP_NODELAY on.
+///
+/// It receives chunks ([`TcpStream::recv`]) and sends owned payloads ([`TcpStream::send`]). It also
+/// is an [`AsyncRead`](crate::io::AsyncRead), an [`AsyncBufRead`](crate::io::AsyncBufRead) over the
+/// chunks, which needs no buffer of its own, and an [`AsyncWrite`](crate::io::AsyncWrite). All may
+/// be mixed: a chunk that was read in part is received next.
+///
+/// A polled write copies the bytes and returns while they are on their way, at most
+/// [`WRITE_BEHIND_BYTES_MAX`](crate::limits::WRITE_BEHIND_BYTES_MAX) of them; the next waits until
+/// they are out and reports how that went. Flush or close before the drop, which gives up what the
+/// socket has no room for. Polled reads and writes are cancel-safe.
 pub struct TcpStream {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl TcpStream {
@@ -273,11 +138,33 @@ impl TcpStream {
         self.connection.handle()
     }
 
+    /// Takes over a connected socket, for this shard, with the options it has.
+    ///
+    /// # Errors
+    /// The errors of fcntl(2).
+    pub fn from_std(stream: std::net::TcpStream) -> Result<Self> {
+        let socket = OwnedFd::from(stream);
+        super::make_blocking(&socket)?;
+        Ok(Self::accepted(socket))
+    }
+
+    /// Gives the socket up to `std`, blocking. Only for a stream that has not received yet and has
+    /// flushed what it wrote.
+    ///
+    /// # Errors
+    /// `is_config` otherwise; the stream is closed then.
+    pub fn into_std(self) -> Result<std::net::TcpStream> {
+        self.connection.release().map(Into::into)
+    }
+
+    /// Two halves for two tasks of this shard. Dropping the writing half ends that direction.
+    pub fn split(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        super::halves::split(self.connection)
+    }
+
     /// Takes the socket off this shard. Only for a stream that has received nothing yet.
-    pub(crate) fn into_unbound(mut self) -> Unbound {
-        assert!(self.connection.receiver.borrow().is_none(), "a receiving stream stays");
-        self.connection.entry = None;
-        Unbound(self.connection.socket.take().expect("the socket is there until the drop"))
+    pub(crate) fn into_unbound(self) -> Result<Unbound> {
+        self.connection.release().map(Unbound)
     }
 }
 
@@ -292,9 +179,9 @@ impl std::fmt::Debug for TcpStream {
     }
 }
 
-/// A connected Unix stream socket.
+/// A connected Unix stream socket. It reads and writes in the same ways as a [`TcpStream`].
 pub struct UnixStream {
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl UnixStream {
@@ -331,6 +218,42 @@ impl UnixStream {
     /// As [`TcpStream::recv`].
     pub async fn recv(&self) -> Result<Option<Lease>> {
         self.connection.receive().await
+    }
+
+    /// As [`TcpStream::recv_into`].
+    ///
+    /// # Errors
+    /// As [`TcpStream::recv_into`].
+    pub async fn recv_into(&self, buffer: impl Into<ReadBuffer>) -> Result<ReadBuffer> {
+        self.connection.receive_into(buffer.into()).await
+    }
+
+    /// As [`TcpStream::poll_recv`].
+    pub fn poll_recv(&self, context: &mut Context<'_>) -> Poll<Result<Option<Lease>>> {
+        self.connection.poll_receive(context)
+    }
+
+    /// Takes over a connected socket, for this shard.
+    ///
+    /// # Errors
+    /// The errors of fcntl(2).
+    pub fn from_std(stream: std::os::unix::net::UnixStream) -> Result<Self> {
+        let socket = OwnedFd::from(stream);
+        super::make_blocking(&socket)?;
+        Ok(Self::accepted(socket))
+    }
+
+    /// As [`TcpStream::into_std`].
+    ///
+    /// # Errors
+    /// As [`TcpStream::into_std`].
+    pub fn into_std(self) -> Result<std::os::unix::net::UnixStream> {
+        self.connection.release().map(Into::into)
+    }
+
+    /// As [`TcpStream::split`].
+    pub fn split(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        super::halves::split(self.connection)
     }
 
     /// As [`TcpStream::send`].
@@ -371,6 +294,12 @@ impl std::fmt::Debug for UnixStream {
 
 impl AsFd for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.connection.socket.as_ref().expect("the socket is there until the drop").as_fd()
+        self.connection.descriptor().as_fd()
+    }
+}
+
+impl AsFd for UnixStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.descriptor().as_fd()
     }
 }

@@ -62,6 +62,15 @@ impl UdpSocket {
         Ok(Self { socket: Socket::new(socket.into())? })
     }
 
+    /// Gives the socket up to `std`, blocking. Only for one that has not received into the shard's
+    /// buffers.
+    ///
+    /// # Errors
+    /// `is_config` otherwise; the socket is closed then.
+    pub fn into_std(self) -> Result<std::net::UdpSocket> {
+        self.socket.release().map(Into::into)
+    }
+
     /// Sets the peer of [`UdpSocket::send`]; from then on only its datagrams are received. Those of
     /// others that have arrived already stay. Takes no time: nothing is sent.
     ///

@@ -65,6 +65,15 @@ impl UnixDatagram {
         Ok(Self { socket: Socket::new(socket.into())? })
     }
 
+    /// Gives the socket up to `std`, blocking. Only for one that has not received into the shard's
+    /// buffers.
+    ///
+    /// # Errors
+    /// `is_config` otherwise; the socket is closed then.
+    pub fn into_std(self) -> Result<std::os::unix::net::UnixDatagram> {
+        self.socket.release().map(Into::into)
+    }
+
     /// Sets the peer of [`UnixDatagram::send`]; from then on only its datagrams are received.
     /// Takes no time.
     ///

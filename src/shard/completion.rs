@@ -5,6 +5,7 @@
 //! runtime, or none.
 
 use std::future::Future;
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
@@ -99,6 +100,11 @@ impl Home {
             // Its loop does not run now. An error is for the loop, which will meet it again.
             let _ = driver.park(Wait::No);
         }
+    }
+
+    /// Forgets a descriptor, which leaves the shard open.
+    pub(crate) fn release(&self, descriptor: RawFd) {
+        self.with_driver(|driver, _| driver.release(descriptor));
     }
 
     /// Starts an operation that nobody waits for. Once the shard is gone it is dropped.

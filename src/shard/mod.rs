@@ -66,6 +66,7 @@ pub(crate) struct Shard {
     main: Arc<MainWaker>,
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
+    has_slept: Cell<bool>,
     turns: Cell<u32>,
     /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
     paused_at: Cell<Option<Instant>>,
@@ -124,6 +125,7 @@ impl Shard {
             sleeper,
             wakes,
             slice_end: Cell::new(now),
+            has_slept: Cell::new(false),
             turns: Cell::new(0),
             _slice: priority::Short::for_current_thread(),
         }))
@@ -154,9 +156,12 @@ impl Shard {
         let mut context = Context::from_waker(&waker);
         waker.wake_by_ref();
         loop {
-            if self.main.woken.swap(false, Ordering::AcqRel) {
+            // Looked at first: a swap costs much more.
+            if self.main.woken.load(Ordering::Relaxed)
+                && self.main.woken.swap(false, Ordering::AcqRel)
+            {
                 // The turn before may have slept since it read the clock.
-                self.executor.set_now(clock::now());
+                self.tick();
                 if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                     return value;
                 }
@@ -169,7 +174,7 @@ impl Shard {
 
     /// One pass of the loop. It sleeps at its end if nothing is ready and `may_sleep`.
     pub(crate) fn turn(&self, may_sleep: bool) -> Result<(), Errno> {
-        let start = self.begin_turn();
+        let start = self.tick();
         self.reap(start);
         self.receive(start);
         self.expire(start);
@@ -178,10 +183,13 @@ impl Shard {
         self.submit_or_park(may_sleep)
     }
 
-    fn begin_turn(&self) -> Instant {
-        let now = clock::now();
-        self.executor.set_now(now);
-        now
+    /// Reads the clock for the turn that begins: exactly after a sleep, which ends at a deadline.
+    fn tick(&self) -> Instant {
+        if self.has_slept.replace(false) {
+            self.executor.tick_exactly()
+        } else {
+            self.executor.tick()
+        }
     }
 
     /// Drains completions into slots; tasks are only put on the run queue.
@@ -213,7 +221,7 @@ impl Shard {
         self.recorder.record(Measure::Turn, end.nanos_since(start));
         self.recorder.add(Counter::Turns, 1);
         self.turns.set(self.turns.get().wrapping_add(1));
-        if self.recorder.is_half_full() || self.turns.get() % TURNS_PER_FLUSH == 0 {
+        if self.recorder.is_half_full() || self.turns.get().is_multiple_of(TURNS_PER_FLUSH) {
             self.recorder.flush();
         }
     }
@@ -221,7 +229,7 @@ impl Shard {
     /// Hands over what was started. Sleeps until the next timer, a completion or a message if
     /// nothing is ready.
     fn submit_or_park(&self, may_sleep: bool) -> Result<(), Errno> {
-        let mut wait = Wait::No;
+        let mut wait = if self.executor.is_ready() { Wait::Busy } else { Wait::No };
         if may_sleep && !self.executor.is_ready() {
             self.sleeper.announce();
             if self.shared.has_paused_clock() {
@@ -229,8 +237,11 @@ impl Shard {
             } else if !self.has_messages() {
                 self.recorder.flush();
                 wait = Wait::Until(self.timers.borrow().next_deadline());
+            } else {
+                wait = Wait::Busy;
             }
         }
+        self.has_slept.set(matches!(wait, Wait::Until(_)));
         let parked = self.driver.borrow_mut().park(wait);
         self.sleeper.awake();
         parked
@@ -246,7 +257,7 @@ impl Shard {
 
     /// Whether the running task has had its slice, or completions wait.
     pub(crate) fn should_yield(&self) -> bool {
-        self.driver.borrow_mut().has_news() || clock::now() >= self.slice_end.get()
+        self.driver.borrow_mut().has_news() || self.executor.tick() >= self.slice_end.get()
     }
 
     /// Refuses messages and drops every task at the await it stands at. Called while the shard is

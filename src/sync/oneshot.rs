@@ -1,115 +1,162 @@
-//! One value, once, from any thread to any task or thread.
+//! One value, once, from one task to another of the same shard.
 //!
-//! Used for the replies of other shards and of the cpu pool. A sender that goes away without
-//! sending says so, and whether it was by a panic.
+//! Across threads it is [`super::shared::oneshot`]. Invariant: a waker is left only while the other
+//! side is there, and taken out before it is woken.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// Why no value will come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The sender was dropped.
-    Dropped,
-    /// The sender was dropped by a panic.
-    Panicked,
+pub use super::error::{Canceled, SendError, TryRecvError};
+
+struct Channel<T> {
+    value: Cell<Option<T>>,
+    /// Who waits for the value.
+    receiving: Cell<Option<Waker>>,
+    /// Who waits for the receiver to go.
+    sending: Cell<Option<Waker>>,
+    has_sender: Cell<bool>,
+    has_receiver: Cell<bool>,
 }
 
-enum State<T> {
-    Empty(Option<Waker>),
-    Sent(Result<T, Lost>),
-    Taken,
+/// Leaves `waker` in `place`; clones it only if another one is there.
+#[inline]
+fn leave(place: &Cell<Option<Waker>>, waker: &Waker) {
+    let left = place.take().filter(|left| left.will_wake(waker));
+    place.set(Some(left.unwrap_or_else(|| waker.clone())));
 }
 
-struct Channel<T>(Mutex<State<T>>);
-
-impl<T> Channel<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn send(&self, result: Result<T, Lost>) {
-        let before = std::mem::replace(&mut *self.lock(), State::Sent(result));
-        if let State::Empty(Some(waker)) = before {
-            waker.wake();
-        }
+#[inline]
+fn wake(place: &Cell<Option<Waker>>) {
+    if let Some(waker) = place.take() {
+        waker.wake();
     }
 }
 
-/// Sends the value.
-pub(crate) struct Sender<T>(Option<Arc<Channel<T>>>);
-
-/// Waits for the value.
-#[must_use = "a future does nothing unless awaited"]
-pub(crate) struct Receiver<T>(Arc<Channel<T>>);
-
-pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let channel = Arc::new(Channel(Mutex::new(State::Empty(None))));
-    (Sender(Some(Arc::clone(&channel))), Receiver(channel))
+/// A sender and a receiver of one value, for tasks of one shard: one allocation, no atomics.
+///
+/// ```
+/// use annulus::{Runtime, sync::oneshot, task};
+///
+/// Runtime::new()?.block_on(async {
+///     let (sender, receiver) = oneshot::channel();
+///     task::spawn(async move { sender.send(666) }).detach();
+///     assert_eq!(receiver.await, Ok(666));
+/// });
+/// # annulus::Result::Ok(())
+/// ```
+pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
+    let channel = Rc::new(Channel {
+        value: Cell::new(None),
+        receiving: Cell::new(None),
+        sending: Cell::new(None),
+        has_sender: Cell::new(true),
+        has_receiver: Cell::new(true),
+    });
+    (Sender(Rc::clone(&channel)), Receiver(channel))
 }
+
+/// Sends the value. Dropped without one, it tells the receiver.
+pub struct Sender<T>(Rc<Channel<T>>);
 
 impl<T> Sender<T> {
-    pub(crate) fn send(mut self, value: T) {
-        if let Some(channel) = self.0.take() {
-            channel.send(Ok(value));
+    /// Sends the value; the receiver sees it at its next poll.
+    ///
+    /// # Errors
+    /// If the receiver is gone; the value comes back.
+    #[inline]
+    pub fn send(self, value: T) -> Result<(), SendError<T>> {
+        if !self.0.has_receiver.get() {
+            return Err(SendError(value));
         }
+        // The drop that follows wakes the receiver.
+        self.0.value.set(Some(value));
+        Ok(())
+    }
+
+    /// Whether the receiver is gone.
+    pub fn is_closed(&self) -> bool {
+        !self.0.has_receiver.get()
+    }
+
+    /// Waits until the receiver is gone: nobody wants the value any more. Cancel safe.
+    pub async fn closed(&mut self) {
+        poll_fn(|context| {
+            if self.is_closed() {
+                return Poll::Ready(());
+            }
+            leave(&self.0.sending, context.waker());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
 impl<T> Drop for Sender<T> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(channel) = self.0.take() {
-            let panicked = std::thread::panicking();
-            channel.send(Err(if panicked { Lost::Panicked } else { Lost::Dropped }));
+        self.0.has_sender.set(false);
+        wake(&self.0.receiving);
+        drop(self.0.sending.take());
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("closed", &self.is_closed()).finish()
+    }
+}
+
+/// Waits for the value. Cancel safe as `&mut receiver`: the value stays until a poll takes it.
+#[must_use = "a future does nothing unless awaited"]
+pub struct Receiver<T>(Rc<Channel<T>>);
+
+impl<T> Receiver<T> {
+    /// The value, if it is there.
+    ///
+    /// # Errors
+    /// `Empty` while the sender may still send, `Closed` once it is gone or the value was taken.
+    pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        match self.0.value.take() {
+            Some(value) => Ok(value),
+            None if self.0.has_sender.get() => Err(TryRecvError::Empty),
+            None => Err(TryRecvError::Closed),
         }
     }
 }
 
 impl<T> Future for Receiver<T> {
-    type Output = Result<T, Lost>;
+    type Output = Result<T, Canceled>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.0.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Sent(result) => Poll::Ready(result),
-            State::Empty(_) => {
-                *state = State::Empty(Some(context.waker().clone()));
-                Poll::Pending
-            }
-            State::Taken => panic!("a oneshot is not polled after its value"),
+        if let Some(value) = self.0.value.take() {
+            return Poll::Ready(Ok(value));
         }
+        if !self.0.has_sender.get() {
+            return Poll::Ready(Err(Canceled(())));
+        }
+        leave(&self.0.receiving, context.waker());
+        Poll::Pending
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn poll<T>(receiver: &mut Receiver<T>) -> Poll<Result<T, Lost>> {
-        Pin::new(receiver).poll(&mut Context::from_waker(Waker::noop()))
+impl<T> Drop for Receiver<T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.has_receiver.set(false);
+        // A value that nobody took goes now, not with the sender.
+        drop(self.0.value.take());
+        drop(self.0.receiving.take());
+        wake(&self.0.sending);
     }
+}
 
-    #[test]
-    fn the_value_arrives_once() {
-        let (sender, mut receiver) = channel();
-        assert!(poll(&mut receiver).is_pending());
-        sender.send(5);
-        assert_eq!(poll(&mut receiver), Poll::Ready(Ok(5)));
-    }
-
-    #[test]
-    fn a_lost_sender_says_why() {
-        let (sender, mut receiver) = channel::<()>();
-        drop(sender);
-        assert_eq!(poll(&mut receiver), Poll::Ready(Err(Lost::Dropped)));
-        let (sender, mut receiver) = channel::<()>();
-        let thread = std::thread::spawn(move || {
-            let _sender = sender;
-            panic!("on purpose");
-        });
-        assert!(thread.join().is_err());
-        assert_eq!(poll(&mut receiver), Poll::Ready(Err(Lost::Panicked)));
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("sender", &self.0.has_sender.get()).finish()
     }
 }

@@ -10,10 +10,9 @@ use crate::shard::context;
 
 /// Awaits `body` with the resource, then `close`, and gives what `body` gave: an error too, so that
 /// `?` inside it does not pass the close by. If this future is aborted, dropped, or panics in
-/// `body`, the close is spawned all the same; `close` is a task from its beginning, so that an abort
-/// does not cut it short either. Only the end of the runtime does: a resource keeps a `Drop` for
-/// what must
-/// happen even then.
+/// `body`, the close is spawned all the same; `close` is a task from its beginning, so that an
+/// abort does not cut it short either. Only the end of the runtime does: a resource keeps a `Drop`
+/// for what must happen even then.
 ///
 /// Dropping it before its first poll drops the resource without closing it.
 ///

@@ -28,8 +28,11 @@ pub type TryGather<T, E> = TryJoinAll<Flat<T, E>>;
 /// ```
 /// use annulus::{Runtime, task};
 ///
-/// let results = Runtime::new()?.block_on(async { task::gather([3, 1, 2].map(|n| async move { n * n })).await });
-/// assert_eq!(results.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [9, 1, 4]);
+/// Runtime::new()?.block_on(async {
+///     let squares = [3, 1, 2].map(|number| async move { number * number });
+///     let results: Result<Vec<u32>, _> = task::gather(squares).await.into_iter().collect();
+///     assert_eq!(results.unwrap(), [9, 1, 4]);
+/// });
 /// # annulus::Result::Ok(())
 /// ```
 #[track_caller]

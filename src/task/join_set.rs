@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, Stream};
 
-use super::{Builder, JoinError, JoinHandle};
+use super::{AbortHandle, Builder, JoinError, JoinHandle};
 
 /// Tasks of one type of result, joined as they end. Dropping the set aborts its tasks;
 /// [`JoinSet::detach_all`] lets them go on.
@@ -134,13 +134,13 @@ impl<T> JoinSet<T> {
 }
 
 impl<T: 'static> JoinSet<T> {
-    /// Spawns a task into the set.
+    /// Spawns a task into the set. The handle may be dropped.
     ///
     /// # Panics
     /// Outside a runtime.
     #[track_caller]
-    pub fn spawn(&mut self, future: impl Future<Output = T> + 'static) {
-        self.spawn_on(Builder::new(), future);
+    pub fn spawn(&mut self, future: impl Future<Output = T> + 'static) -> AbortHandle {
+        self.spawn_on(Builder::new(), future)
     }
 
     /// Spawns a task with a name or a class into the set.
@@ -148,8 +148,15 @@ impl<T: 'static> JoinSet<T> {
     /// # Panics
     /// Outside a runtime.
     #[track_caller]
-    pub fn spawn_on(&mut self, builder: Builder, future: impl Future<Output = T> + 'static) {
-        self.insert(builder.spawn(future));
+    pub fn spawn_on(
+        &mut self,
+        builder: Builder,
+        future: impl Future<Output = T> + 'static,
+    ) -> AbortHandle {
+        let task = builder.spawn(future);
+        let abort = task.abort_handle();
+        self.insert(task);
+        abort
     }
 }
 

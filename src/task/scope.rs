@@ -1,8 +1,8 @@
 //! Tasks that do not outlive the block that spawns them.
 //!
 //! A scope is driven by whoever awaits it: it runs the body, joins the children, and cancels them
-//! where a failure asks for it. Invariant: when the scope's future gives its result, every child has
-//! ended and its future is dropped; when it is dropped, every child is aborted.
+//! where a failure asks for it. Invariant: when the scope's future gives its result, every child
+//! has ended and its future is dropped; when it is dropped, every child is aborted.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::gather::flatten;
-use super::{Builder, JoinSet, TaskError};
+use super::{AbortHandle, Builder, JoinSet, TaskError, TaskId};
 use crate::sync::oneshot;
 
 /// What a scope does when its body or a child fails.
@@ -103,8 +103,8 @@ impl<E: 'static> Scope<E> {
     /// Spawns a child. Its error or panic is the scope's; its value goes to the handle, which may
     /// be dropped.
     ///
-    /// In a scope that is ending after a failure, or has ended, the future is dropped and the handle
-    /// gives `None`.
+    /// In a scope that is ending after a failure, or has ended, the future is dropped and the
+    /// handle gives `None`.
     ///
     /// # Panics
     /// Outside a runtime.
@@ -128,14 +128,17 @@ impl<E: 'static> Scope<E> {
         F: Future<Output = Result<T, E>> + 'static,
     {
         let (sender, value) = oneshot::channel();
-        if !self.state.is_closed.get() {
-            let child = async move { future.await.map(|value| sender.send(value)) };
-            let task = builder.spawn(child);
-            self.state.children.borrow_mut().insert(task);
-            let owner = self.state.owner.take();
-            owner.into_iter().for_each(Waker::wake);
+        if self.state.is_closed.get() {
+            return ScopedTask { value, task: None };
         }
-        ScopedTask { value }
+        // Refused only if nobody waits for the value.
+        let child = async move { future.await.map(|value| drop(sender.send(value))) };
+        let task = builder.spawn(child);
+        let abort = task.abort_handle();
+        self.state.children.borrow_mut().insert(task);
+        let owner = self.state.owner.take();
+        owner.into_iter().for_each(Waker::wake);
+        ScopedTask { value, task: Some(abort) }
     }
 
     /// Aborts the children that run now. That is no failure: the body goes on, and the scope gives
@@ -179,6 +182,21 @@ impl<E> Default for State<E> {
 #[must_use = "a child runs without its handle; drop it explicitly"]
 pub struct ScopedTask<T> {
     value: oneshot::Receiver<T>,
+    /// `None` if the scope took no children any more.
+    task: Option<AbortHandle>,
+}
+
+impl<T> ScopedTask<T> {
+    /// Ends the child at its current await, which is no failure of the scope. False if it had
+    /// ended.
+    pub fn abort(&self) -> bool {
+        self.task.as_ref().is_some_and(AbortHandle::abort)
+    }
+
+    /// The child's identity, if the scope took it.
+    pub fn id(&self) -> Option<TaskId> {
+        self.task.as_ref().map(AbortHandle::id)
+    }
 }
 
 impl<T> Future for ScopedTask<T> {
@@ -191,7 +209,7 @@ impl<T> Future for ScopedTask<T> {
 
 impl<T> fmt::Debug for ScopedTask<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopedTask").finish_non_exhaustive()
+        f.debug_struct("ScopedTask").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,8 @@
 //! B7 → a_time_limit_drops_what_it_cuts_short, a_result_in_time_wins_over_its_limit.
 //! B9 → cleanup_runs_when_a_task_is_cancelled.
 //! B10 → a_sleep_is_never_early_and_its_lateness_is_reported.
-//! R → polling_a_task_gives_its_value_and_burns_turns, awaiting_a_task_gives_its_value.
+//! R → polling_a_task_gives_its_value_and_burns_turns, awaiting_a_task_gives_its_value,
+//! a_callback_is_given_a_tasks_value.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -24,9 +25,9 @@ use std::time::Duration;
 
 use annulus::metrics::{Counter, Measure};
 use annulus::stream::StreamExt;
-use annulus::{Engine, Handle, Runtime, clock, future, task, time};
+use annulus::{Engine, Handle, clock, future, task, time};
 
-use crate::harness::{builder, run, turns};
+use crate::harness::{builder, eventually_here, run, turns};
 use crate::script::{Script, U, Watch, run_timed};
 
 on_every_engine!(
@@ -57,6 +58,7 @@ on_every_engine!(
     a_sleep_is_never_early_and_its_lateness_is_reported,
     polling_a_task_gives_its_value_and_burns_turns,
     awaiting_a_task_gives_its_value,
+    a_callback_is_given_a_tasks_value,
 );
 
 async fn count(counter: Rc<Cell<u32>>) {
@@ -467,9 +469,9 @@ fn cleanup_runs_when_a_task_is_cancelled(engine: Engine) {
 }
 
 fn a_sleep_is_never_early_and_its_lateness_is_reported(engine: Engine) {
-    let runtime: Runtime = builder(engine).build().unwrap();
-    let before = runtime.metrics().snapshot();
-    runtime.block_on(async {
+    run(engine, async {
+        let handle = Handle::current();
+        let before = handle.metrics().snapshot();
         for micros in [0, 10, 500, 3000] {
             let duration = Duration::from_micros(micros);
             let start = clock::now();
@@ -479,11 +481,10 @@ fn a_sleep_is_never_early_and_its_lateness_is_reported(engine: Engine) {
             time::sleep_until(deadline).await;
             assert!(clock::now() >= deadline);
         }
-        turns(2).await;
+        let passed = handle.metrics().snapshot().since(&before);
+        assert_eq!(passed.counter(Counter::TimersFired), 8);
+        assert_eq!(passed.summary(Measure::TimerLateness).count, 8);
     });
-    let passed = runtime.metrics().snapshot().since(&before);
-    assert_eq!(passed.counter(Counter::TimersFired), 8);
-    assert_eq!(passed.summary(Measure::TimerLateness).count, 8);
 }
 
 /// What the three ways of being told wait for.
@@ -530,5 +531,22 @@ fn awaiting_a_task_gives_its_value(engine: Engine) {
             task::spawn(async move { *told.borrow_mut() = task::spawn(work()).await.ok() });
         waiter.await.unwrap();
         assert_eq!(*seen.borrow(), Some(666));
+    });
+}
+
+fn a_callback_is_given_a_tasks_value(engine: Engine) {
+    run(engine, async {
+        let script = Script::default();
+        let (told, body) = (script.clone(), script.clone());
+        let task = task::spawn(async move {
+            let value = work().await;
+            body.note("end");
+            value
+        });
+        task.on_complete(move |result| told.note(format!("told {}", result.as_ref().unwrap())));
+        let waits = script.clone();
+        eventually_here("the callback ran", move || waits.text().contains("told")).await;
+        assert_eq!(script.text(), "end,told 666");
+        assert_eq!(task.await.unwrap(), 666, "the callback only looked at it");
     });
 }

@@ -265,6 +265,13 @@ pub(crate) async fn turns(count: usize) {
     }
 }
 
+/// Lets the shard turn until `condition` holds: a turn need not reach every task that is ready.
+pub(crate) async fn turns_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        task::yield_now().await;
+    }
+}
+
 /// Open descriptors of this process.
 pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()

@@ -31,6 +31,7 @@ on_every_engine!(
     children_spawn_children,
     a_scope_that_ends_takes_no_children,
     children_that_serve_are_aborted_without_failure,
+    a_child_that_is_aborted_is_no_failure,
     scopes_nest,
     a_scope_error_names_all_failures,
     a_bracket_closes_after_its_body,
@@ -265,7 +266,9 @@ fn a_scope_that_ends_takes_no_children(engine: Engine) {
         .await;
         result.unwrap();
         let scope = kept.take().unwrap();
-        assert_eq!(scope.spawn(async { Ok(1) }).await, None);
+        let late = scope.spawn(async { Ok(1) });
+        assert_eq!((late.id(), late.abort()), (None, false));
+        assert_eq!(late.await, None);
         assert_eq!(scope.children(), 0);
 
         // One that is being cancelled takes none either, and its end is not held up.
@@ -304,6 +307,20 @@ fn children_that_serve_are_aborted_without_failure(engine: Engine) {
         .await;
         assert_eq!(result.unwrap(), 5);
         assert_eq!(script.text(), "served");
+    });
+}
+
+fn a_child_that_is_aborted_is_no_failure(engine: Engine) {
+    run(engine, async {
+        let result: Failed<u32> = task::scope(async |scope| {
+            let child = scope.spawn(pending::<Result<u32, _>>());
+            assert!(child.id().is_some());
+            assert!(child.abort());
+            assert_eq!(child.await, None);
+            Ok(5)
+        })
+        .await;
+        assert_eq!(result.unwrap(), 5);
     });
 }
 
@@ -510,7 +527,10 @@ fn a_childs_cancel_leaves_its_parent_alone(engine: Engine) {
         let parent = CancellationToken::new();
         let (one, two) = (parent.child_token(), parent.child_token());
         one.cancel();
-        assert_eq!([&parent, &one, &two].map(|token| token.is_cancelled()), [false, true, false]);
+        assert_eq!(
+            [&parent, &one, &two].map(CancellationToken::is_cancelled),
+            [false, true, false]
+        );
         parent.cancel();
         assert!(two.is_cancelled());
         assert!(parent.child_token().is_cancelled(), "born cancelled");

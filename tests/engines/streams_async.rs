@@ -33,7 +33,7 @@ impl Stream for Reader {
     type Item = u32;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<u32>> {
-        if self.0 % 2 == 0 {
+        if self.0.is_multiple_of(2) {
             self.0 += 1;
             context.waker().wake_by_ref();
             return Poll::Pending;

@@ -24,6 +24,7 @@ on_every_engine!(
     a_set_lets_its_tasks_go_if_asked,
     a_set_shuts_down,
     an_aborted_set_still_gives_every_result,
+    one_task_of_a_set_is_aborted_by_its_handle,
     a_join_that_is_dropped_loses_no_result,
     a_set_takes_tasks_that_run_already,
     a_set_of_many_tasks_is_joined,
@@ -142,6 +143,19 @@ fn an_aborted_set_still_gives_every_result(engine: Engine) {
         assert_eq!(set.join_next().await.unwrap().unwrap(), 1, "it had ended");
         assert!(set.join_next().await.unwrap().unwrap_err().is_cancelled());
         assert!(set.join_next().await.is_none());
+    });
+}
+
+fn one_task_of_a_set_is_aborted_by_its_handle(engine: Engine) {
+    run(engine, async {
+        let mut set = JoinSet::new();
+        let endless = set.spawn(pending());
+        let ends = set.spawn(async { 1 });
+        assert_ne!(endless.id(), ends.id());
+        assert!(endless.abort());
+        assert!(set.join_next().await.unwrap().unwrap_err().is_cancelled());
+        assert_eq!(set.join_next().await.unwrap().unwrap(), 1);
+        assert!(!ends.abort());
     });
 }
 

@@ -4,6 +4,7 @@
 //! Receives are made when readiness comes, until the socket is drained. Files go to helper threads.
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
+mod attempt;
 mod offload;
 mod watch;
 
@@ -69,6 +70,11 @@ pub(super) struct Epoll {
     tasks_awaited: usize,
     /// Files that are closed as soon as no helper uses them any more.
     closing: Vec<OwnedFd>,
+    /// When this turn began, and when readiness was last looked for.
+    now: Instant,
+    looked: Instant,
+    /// Turns since then.
+    turns_unlooked: u32,
 }
 
 impl Epoll {
@@ -93,6 +99,9 @@ impl Epoll {
             releases_seen: None,
             tasks_awaited: 0,
             closing: Vec::new(),
+            now: clock::now(),
+            looked: clock::now(),
+            turns_unlooked: 0,
         };
         // Edge-triggered, so the counter need not be read.
         this.register(this.event.descriptor(), WAKE)?;
@@ -156,7 +165,7 @@ impl Epoll {
                 }
                 let waits = |socket: &Socket| !socket.writers.is_empty();
                 if self.sockets.get(socket as usize).is_some_and(waits)
-                    || Self::try_send(key, slots, now)
+                    || attempt::send(key, slots, now)
                 {
                     self.wait_writable(key, socket, slots, now);
                 }
@@ -179,7 +188,7 @@ impl Epoll {
                 if let Err(errno) = self.prepare(op.is_on_pipe(), socket) {
                     return slots.complete(key, Err(errno), now);
                 }
-                if Self::try_receive_once(key, slots, now) {
+                if attempt::receive_once(key, slots, now) {
                     match self.socket(socket) {
                         Ok(entry) => entry.reader = Some(key),
                         Err(errno) => slots.complete(key, Err(errno), now),
@@ -225,82 +234,23 @@ impl Epoll {
         }
     }
 
+    /// Forgets a descriptor that stays open: its registration would live as long as its file.
+    pub(super) fn release(&mut self, descriptor: RawFd) {
+        let is_known =
+            self.sockets.get(descriptor as usize).is_some_and(|socket| socket.registered);
+        if is_known {
+            let null = std::ptr::null_mut();
+            let epoll = self.epoll.as_raw_fd();
+            // SAFETY: the event of a removal is not looked at.
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, descriptor, null) };
+        }
+        self.forget(descriptor);
+    }
+
     fn wait_writable(&mut self, key: SlotKey, socket: RawFd, slots: &mut Slots, now: Instant) {
         match self.socket(socket) {
             Ok(entry) => entry.writers.push_back(key),
             Err(errno) => slots.complete(key, Err(errno), now),
-        }
-    }
-
-    /// Sends what the socket takes. True if it must become writable first.
-    fn try_send(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
-        loop {
-            let step = match slots.op(key) {
-                Some(Op::Send { socket, payload, sent }) => {
-                    calls::send(*socket, &payload[*sent..], libc::MSG_DONTWAIT)
-                }
-                Some(Op::SendVectored { socket, message }) => {
-                    let socket = *socket;
-                    // SAFETY: the message owns all that its header leads to.
-                    unsafe { calls::send_message(socket, message.header(), libc::MSG_DONTWAIT) }
-                }
-                Some(Op::SendTo { socket, letter }) => {
-                    let socket = *socket;
-                    // SAFETY: the letter owns all that its header leads to.
-                    unsafe { calls::send_message(socket, letter.header(), libc::MSG_DONTWAIT) }
-                }
-                Some(Op::Write { pipe, payload, written, .. }) => {
-                    calls::write(*pipe, &payload[*written..])
-                }
-                _ => return false,
-            };
-            match step {
-                Err(Errno(libc::EAGAIN)) if !Self::is_at_once(key, slots) => return true,
-                Err(Errno(libc::EINTR)) => {}
-                step => {
-                    if !settle::sent(slots, key, step, now) {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_at_once(key: SlotKey, slots: &mut Slots) -> bool {
-        let op = slots.op(key);
-        matches!(op, Some(Op::SendTo { letter, .. }) if letter.is_at_once())
-    }
-
-    /// Receives once. True if the socket must become readable first.
-    fn try_receive_once(key: SlotKey, slots: &mut Slots, now: Instant) -> bool {
-        loop {
-            let received = match slots.op(key) {
-                Some(Op::ReceiveOnce { socket, buffer }) => {
-                    let (start, length) = buffer.spare();
-                    // SAFETY: the spare part belongs to the operation.
-                    unsafe { calls::receive(*socket, start, length, libc::MSG_DONTWAIT) }
-                }
-                Some(Op::ReceiveFrom { socket, reception }) => {
-                    let (socket, header) = (*socket, reception.header());
-                    // SAFETY: the reception owns all that its header leads to.
-                    unsafe { calls::receive_message(socket, header, libc::MSG_DONTWAIT) }
-                }
-                Some(Op::Read { pipe, buffer, .. }) => {
-                    let (start, length) = buffer.spare();
-                    // SAFETY: the spare part belongs to the operation.
-                    unsafe { calls::read(*pipe, start, length) }
-                }
-                _ => return false,
-            };
-            match received {
-                Err(Errno(libc::EAGAIN)) => return true,
-                Err(Errno(libc::EINTR)) => {}
-                count => {
-                    // SAFETY: this is the kernel's answer to this operation.
-                    unsafe { settle::settle(slots, key, count, now) };
-                    return false;
-                }
-            }
         }
     }
 
@@ -364,6 +314,7 @@ impl Epoll {
 
     /// Performs what became possible since the last park.
     pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
+        self.now = now;
         // SAFETY: `settle` gets the kernel's answer to the operation of that key.
         self.offload.reap(|key, answer| unsafe { settle::settle(slots, key, answer, now) });
         self.closing.retain(|descriptor| self.offload.uses(descriptor.as_raw_fd()));
@@ -398,7 +349,7 @@ impl Epoll {
             if let Some(Op::Connect { socket, .. }) = slots.op(key) {
                 let result = calls::connected(*socket);
                 slots.complete(key, result.map(Value::Count), now);
-            } else if Self::try_send(key, slots, now) {
+            } else if attempt::send(key, slots, now) {
                 return;
             }
             self.sockets[index].writers.pop_front();
@@ -413,7 +364,7 @@ impl Epoll {
                 | Op::Read { pipe: socket, .. },
             ) => {
                 let index = *socket as usize;
-                if !Self::try_receive_once(key, slots, now) {
+                if !attempt::receive_once(key, slots, now) {
                     self.sockets[index].reader = None;
                 }
             }
@@ -583,8 +534,11 @@ impl Epoll {
     /// Takes readiness from the kernel; sleeps if asked to.
     pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
         let resumed = self.resume(slots);
+        if wait == Wait::Busy && self.has_just_looked() {
+            return Ok(());
+        }
         let timeout_ns = match wait {
-            Wait::No => Some(0),
+            Wait::Busy | Wait::No => Some(0),
             Wait::Until(_) if resumed => Some(0),
             Wait::Until(Instant::NEVER) => None,
             Wait::Until(deadline) => Some(deadline.nanos_since(clock::now())),
@@ -595,7 +549,19 @@ impl Epoll {
         }
     }
 
+    /// Whether readiness was looked for a moment ago. Turns are counted as well, since time may
+    /// stand still.
+    fn has_just_looked(&mut self) -> bool {
+        const LOOK_EVERY_NS: u64 = 10_000;
+        const TURNS_UNLOOKED_MAX: u32 = 64;
+        self.turns_unlooked += 1;
+        self.now.nanos_since(self.looked) < LOOK_EVERY_NS
+            && self.turns_unlooked < TURNS_UNLOOKED_MAX
+    }
+
     fn wait(&mut self, timeout_ns: Option<u64>) -> Result<(), Errno> {
+        self.looked = self.now;
+        self.turns_unlooked = 0;
         metrics::add(Counter::DriverEnters, 1);
         let timeout = timeout_ns.map(|nanos| libc::timespec {
             tv_sec: (nanos / 1_000_000_000) as i64,

@@ -82,11 +82,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .build()
         }
         Op::Sync { file, data_only } => {
-            let flags = match data_only {
-                true => types::FsyncFlags::DATASYNC,
-                false => types::FsyncFlags::empty(),
-            };
-            opcode::Fsync::new(Fd(*file)).flags(flags).build()
+            opcode::Fsync::new(Fd(*file)).flags(sync_flags(*data_only)).build()
         }
         Op::Stat { file, status } => {
             let status = (&raw mut status.0).cast::<types::statx>();
@@ -99,6 +95,10 @@ pub(super) fn entry(op: &mut Op) -> Entry {
             process_entry(op)
         }
     }
+}
+
+fn sync_flags(data_only: bool) -> types::FsyncFlags {
+    if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() }
 }
 
 /// As [`entry`], for what is shared with other processes: pipes, children, foreign descriptors.

@@ -1,0 +1,8 @@
+//! What processes hand each other: pipes, and rings in shared memory.
+//!
+//! Both are used on every engine and wait through the shard's driver. An end belongs to the shard
+//! that it was made on until it is handed over to another process.
+
+pub mod pipe;
+
+pub use self::pipe::pipe;

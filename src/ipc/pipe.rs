@@ -1,0 +1,398 @@
+//! Pipes: a stream of bytes in one direction, between tasks or processes (pipe(7)).
+//!
+//! Also what a child's standard streams are (`process`). Invariant: bytes that a read has taken
+//! out of the pipe wait in the [`Receiver`] until they are taken, whoever gave up meanwhile.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::future::poll_fn;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::task::{Context, Poll, ready};
+
+use crate::buffer::{Payload, ReadBuffer};
+use crate::driver;
+use crate::error::{Errno, Error, Result};
+use crate::limits;
+use crate::op::{Interest, Op, Outcome};
+use crate::shard::completion::{Completion, Home};
+
+/// A pipe: what is written to the sender comes out of the receiver, in order.
+///
+/// ```
+/// use annulus::{Runtime, ipc};
+///
+/// Runtime::new()?.block_on(async {
+///     let (mut sender, mut receiver) = ipc::pipe()?;
+///     sender.write_all(b"hello").await?;
+///     sender.close().await?;
+///     assert_eq!(receiver.recv().await?.as_deref(), Some(&b"hello"[..]));
+///     assert_eq!(receiver.recv().await?, None);
+///     annulus::Result::Ok(())
+/// })?;
+/// # annulus::Result::Ok(())
+/// ```
+///
+/// # Errors
+/// The errors of pipe2(2): too many open descriptors.
+///
+/// # Panics
+/// Outside a runtime.
+pub fn pipe() -> Result<(Sender, Receiver)> {
+    let made = std::io::pipe();
+    let (reader, writer) =
+        made.map_err(|error| Error::io("making a pipe", Errno::from_io(&error)))?;
+    Ok((Sender::new(writer.into()), Receiver::new(reader.into())))
+}
+
+/// One end, closed behind its operations.
+struct End {
+    /// `None` only while being dropped or handed over.
+    descriptor: Option<OwnedFd>,
+    home: Home,
+    /// Whether an operation was begun on it: then the driver may know its number.
+    is_known: bool,
+}
+
+impl End {
+    fn new(descriptor: OwnedFd) -> Self {
+        Self { descriptor: Some(descriptor), home: Home::here(), is_known: false }
+    }
+
+    fn raw(&self) -> RawFd {
+        self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    fn used(&mut self) -> RawFd {
+        self.is_known = true;
+        self.raw()
+    }
+
+    async fn close(mut self) -> Result<()> {
+        let Some(descriptor) = self.descriptor.take() else { return Ok(()) };
+        let outcome = Completion::new(Op::Close { descriptor }).await;
+        outcome.result.map(drop).map_err(|errno| Error::io("closing a pipe", errno))
+    }
+
+    /// The descriptor, blocking, for another process. A number that the driver knows is given up
+    /// through it, and a duplicate handed out.
+    fn into_owned_fd(mut self) -> Result<OwnedFd> {
+        let failed = |errno| Error::io("handing a pipe over", errno);
+        let descriptor = self.descriptor.as_ref().expect("the end is there until the drop");
+        driver::set_blocking(descriptor.as_raw_fd()).map_err(failed)?;
+        if self.is_known {
+            return descriptor.try_clone().map_err(|error| failed(Errno::from_io(&error)));
+        }
+        Ok(self.descriptor.take().expect("it was there above"))
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(descriptor) = self.descriptor.take() {
+            self.home.detach(Op::Close { descriptor });
+        }
+    }
+}
+
+/// Refuses what has positions: a pipe's operations have none.
+fn check_stream(descriptor: &OwnedFd) -> Result<()> {
+    let failed = |error| Error::io("looking at a descriptor", Errno::from_io(&error));
+    let copy = descriptor.try_clone().map_err(failed)?;
+    let kind = std::fs::File::from(copy).metadata().map_err(failed)?.file_type();
+    if kind.is_fifo() || kind.is_socket() || kind.is_char_device() {
+        return Ok(());
+    }
+    Err(Error::config("not a pipe, a socket or a terminal; for a file use annulus::fs"))
+}
+
+fn open_fifo(path: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
+    let opened = options.custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match Errno::from_io(&error) {
+        Errno(libc::ENXIO) => {
+            let path = path.display();
+            Error::io(format!("opening {path}: nobody has it open to read"), Errno(libc::ENXIO))
+        }
+        errno => Error::io(format!("opening {}", path.display()), errno),
+    })?;
+    let kind = file.metadata().map(|metadata| metadata.file_type());
+    if kind.is_ok_and(|kind| kind.is_fifo()) {
+        return Ok(file.into());
+    }
+    Err(Error::config(format!("{} is no fifo; make one with mkfifo(3)", path.display())))
+}
+
+/// The end that is written to. Dropping it closes it in the background.
+pub struct Sender {
+    end: End,
+}
+
+impl Sender {
+    pub(crate) fn new(descriptor: OwnedFd) -> Self {
+        Self { end: End::new(descriptor) }
+    }
+
+    /// Takes a pipe's writing end, a socket or a terminal from elsewhere. Under the `epoll` and
+    /// `threads` engines it becomes non-blocking, for everyone who shares it.
+    ///
+    /// # Errors
+    /// `is_config` for anything else: files have an interface of their own.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn from_owned_fd(descriptor: OwnedFd) -> Result<Self> {
+        check_stream(&descriptor)?;
+        Ok(Self::new(descriptor))
+    }
+
+    /// Opens a fifo to write to it. Somebody must have it open to read.
+    ///
+    /// # Errors
+    /// ENXIO if nobody reads; `is_config` if it is no fifo; the errors of open(2).
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        open_fifo(path.as_ref(), OpenOptions::new().write(true)).map(Self::new)
+    }
+
+    /// Writes all of the payload, and gives it back. Waits while the pipe is full.
+    ///
+    /// Not cancel-safe: once given up, any prefix may have been written. Up to PIPE_BUF (4096)
+    /// bytes are written as one, among several writers (pipe(7)).
+    ///
+    /// # Errors
+    /// `is_disconnected` (EPIPE) once nobody reads; no signal is raised.
+    pub async fn write_all(&mut self, payload: impl Into<Payload>) -> Result<Payload> {
+        let payload = payload.into();
+        if payload.is_empty() {
+            return Ok(payload);
+        }
+        let pipe = self.end.used();
+        let Outcome { result, op } =
+            Completion::new(Op::Write { pipe, payload, written: 0, waits: false }).await;
+        match (result, op) {
+            (Ok(_), Op::Write { payload, .. }) => Ok(payload),
+            (Err(errno), _) => Err(Error::io("writing to a pipe", errno)),
+            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
+        }
+    }
+
+    /// Closes the end and waits for that: the reader then comes to the end. Given up, it is closed
+    /// in the background.
+    ///
+    /// # Errors
+    /// The errors of close(2).
+    pub async fn close(self) -> Result<()> {
+        self.end.close().await
+    }
+
+    /// The descriptor, blocking, for another process or library.
+    ///
+    /// # Errors
+    /// The errors of fcntl(2).
+    pub fn into_owned_fd(self) -> Result<OwnedFd> {
+        self.end.into_owned_fd()
+    }
+
+    /// The end as a child's standard output or error.
+    ///
+    /// # Errors
+    /// As [`Sender::into_owned_fd`].
+    pub fn into_stdio(self) -> Result<Stdio> {
+        self.into_owned_fd().map(Stdio::from)
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.descriptor.as_ref().expect("the end is there until the drop").as_fd()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pipe::Sender({})", self.end.raw())
+    }
+}
+
+/// A read under way, and how much of its buffer was filled before.
+struct Reading {
+    completion: Completion,
+    skip: usize,
+}
+
+/// The end that is read from. Dropping it closes it in the background.
+pub struct Receiver {
+    /// Dropped before the end is closed.
+    reading: Option<Reading>,
+    end: End,
+    is_over: bool,
+}
+
+impl Receiver {
+    pub(crate) fn new(descriptor: OwnedFd) -> Self {
+        Self { reading: None, end: End::new(descriptor), is_over: false }
+    }
+
+    /// Takes a pipe's reading end, a socket or a terminal from elsewhere. Under the `epoll` and
+    /// `threads` engines it becomes non-blocking, for everyone who shares it.
+    ///
+    /// # Errors
+    /// `is_config` for anything else: files have an interface of their own.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn from_owned_fd(descriptor: OwnedFd) -> Result<Self> {
+        check_stream(&descriptor)?;
+        Ok(Self::new(descriptor))
+    }
+
+    /// Opens a fifo to read from it, and waits until somebody has written. Cancel-safe.
+    ///
+    /// # Errors
+    /// `is_config` if it is no fifo; the errors of open(2).
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let descriptor = open_fifo(path.as_ref(), OpenOptions::new().read(true))?;
+        // Before the first writer a read would report the end.
+        let number = descriptor.as_raw_fd();
+        let op = Op::Ready { descriptor: number, interest: Interest::Readable, held: None };
+        let verb = || format!("waiting for a writer of {}", path.as_ref().display());
+        Completion::new(op).await.result.map_err(|errno| Error::io(verb(), errno))?;
+        Ok(Self::new(descriptor))
+    }
+
+    /// The next bytes, never none, at most [`limits::PIPE_CHUNK_BYTES_MAX`]; `None` at the end,
+    /// once every sender is closed.
+    ///
+    /// Cancel-safe: bytes that a given-up call had taken out of the pipe come with the next one.
+    ///
+    /// # Errors
+    /// The errors of read(2).
+    pub async fn recv(&mut self) -> Result<Option<Vec<u8>>> {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// As [`Receiver::recv`], appended to a buffer of the caller's, within its spare capacity (one
+    /// without any gets some). Nothing is appended at the end.
+    ///
+    /// Given up, the buffer is lost with what it held, but no byte of the pipe: those come with the
+    /// next call.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`].
+    pub async fn recv_into(&mut self, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
+        if self.is_over {
+            return Ok(buffer);
+        }
+        if self.reading.is_some() {
+            // What a call that was given up has asked for comes first.
+            if let Some(bytes) = self.recv().await? {
+                buffer.extend_from_slice(&bytes);
+            }
+            return Ok(buffer);
+        }
+        if buffer.capacity() == buffer.len() {
+            buffer.reserve(limits::PIPE_CHUNK_BYTES_MAX);
+        }
+        self.begin(buffer);
+        poll_fn(|context| self.poll_reading(context)).await.map(|(buffer, _)| buffer)
+    }
+
+    /// All that comes until the end. Given up, what had come is lost.
+    ///
+    /// # Errors
+    /// `is_limit` if it is more than `bytes_max`; as [`Receiver::recv`].
+    pub async fn recv_all(&mut self, bytes_max: usize) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(bytes) = self.recv().await? {
+            if bytes.len() > bytes_max - all.len() {
+                return Err(Error::limit(format!("more than {bytes_max} bytes came")));
+            }
+            if all.is_empty() {
+                all = bytes;
+            } else {
+                all.extend_from_slice(&bytes);
+            }
+        }
+        Ok(all)
+    }
+
+    fn begin(&mut self, buffer: Vec<u8>) {
+        let skip = buffer.len();
+        let pipe = self.end.used();
+        let op = Op::Read { pipe, buffer: ReadBuffer::Vec(buffer), waits: false };
+        self.reading = Some(Reading { completion: Completion::new(op), skip });
+    }
+
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>>> {
+        if self.is_over {
+            return Poll::Ready(Ok(None));
+        }
+        if self.reading.is_none() {
+            self.begin(Vec::with_capacity(limits::PIPE_CHUNK_BYTES_MAX));
+        }
+        let (mut bytes, skip) = ready!(self.poll_reading(context))?;
+        bytes.drain(..skip);
+        if bytes.len() < bytes.capacity() / 4 {
+            bytes.shrink_to_fit();
+        }
+        Poll::Ready(Ok(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    fn poll_reading(&mut self, context: &mut Context<'_>) -> Poll<Result<(Vec<u8>, usize)>> {
+        let reading = self.reading.as_mut().expect("a read was begun");
+        let outcome = ready!(Pin::new(&mut reading.completion).poll(context));
+        let skip = mem::take(&mut self.reading).map_or(0, |reading| reading.skip);
+        Poll::Ready(match (outcome.result, outcome.op) {
+            (Ok(_), Op::Read { buffer, .. }) => {
+                self.is_over = buffer.len() == skip;
+                Ok((buffer.into_vec(), skip))
+            }
+            (Err(errno), _) => Err(Error::io("reading from a pipe", errno)),
+            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
+        })
+    }
+
+    /// The descriptor, blocking, for another process or library.
+    ///
+    /// # Errors
+    /// `is_config` while a receive that was given up is still under way: it may have taken bytes.
+    /// The errors of fcntl(2).
+    pub fn into_owned_fd(self) -> Result<OwnedFd> {
+        if self.reading.is_some() {
+            return Err(Error::config(
+                "a pipe is handed over while a receive that was given up is under way; hand it \
+                 over before it is used",
+            ));
+        }
+        self.end.into_owned_fd()
+    }
+
+    /// The end as a child's standard input.
+    ///
+    /// # Errors
+    /// As [`Receiver::into_owned_fd`].
+    pub fn into_stdio(self) -> Result<Stdio> {
+        self.into_owned_fd().map(Stdio::from)
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.descriptor.as_ref().expect("the end is there until the drop").as_fd()
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pipe::Receiver({})", self.end.raw())
+    }
+}

@@ -1,0 +1,286 @@
+//! Queues and hand-overs between tasks, shards and threads.
+//!
+//! Rows:
+//! - D1 → `the_third_send_into_a_channel_of_two_waits`, `a_closed_channel_drains_and_then_ends`,
+//!   `a_million_items_keep_their_order`, `workers_share_a_queue_and_report_what_they_have_done`
+//! - D2 → `a_million_items_go_from_shard_to_shard_in_order`, `a_sleeping_shard_wakes_for_an_item`,
+//!   `a_queue_between_shards_ends_with_either_side`, and the models in `src/sync/shared`
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use annulus::shard::ShardId;
+use annulus::sync::queue::Queue;
+use annulus::sync::shared::{self, spsc};
+use annulus::sync::{SendError, TryRecvError, TrySendError, channel, oneshot};
+use annulus::{Engine, task};
+
+use crate::harness::{builder, run, run_with, turns, turns_until};
+
+on_every_engine!(
+    the_third_send_into_a_channel_of_two_waits,
+    a_closed_channel_drains_and_then_ends,
+    a_channel_ends_when_a_side_is_gone,
+    a_million_items_keep_their_order,
+    workers_share_a_queue_and_report_what_they_have_done,
+    an_aborted_worker_loses_no_item,
+    a_oneshot_carries_one_value_or_its_loss,
+    a_million_items_go_from_shard_to_shard_in_order,
+    a_sleeping_shard_wakes_for_an_item,
+    a_queue_between_shards_ends_with_either_side,
+    threads_and_tasks_share_what_is_thread_safe,
+);
+
+fn the_third_send_into_a_channel_of_two_waits(engine: Engine) {
+    run(engine, async {
+        let (sender, receiver) = channel::bounded(2);
+        let sent = Rc::new(Cell::new(0));
+        let producer = {
+            let sent = Rc::clone(&sent);
+            task::spawn(async move {
+                for item in 1..=5 {
+                    sender.send(item).await.unwrap();
+                    sent.set(item);
+                }
+            })
+        };
+        turns_until(|| sent.get() == 2).await;
+        turns(5).await;
+        assert_eq!(sent.get(), 2);
+        assert_eq!(receiver.recv().await, Some(1));
+        turns_until(|| sent.get() == 3).await;
+        turns(5).await;
+        assert_eq!((sent.get(), receiver.len()), (3, 2));
+        let mut rest = Vec::new();
+        while let Some(item) = receiver.recv().await {
+            rest.push(item);
+        }
+        assert_eq!(rest, [2, 3, 4, 5]);
+        producer.await.unwrap();
+    });
+}
+
+fn a_closed_channel_drains_and_then_ends(engine: Engine) {
+    run(engine, async {
+        let (sender, receiver) = channel::bounded(2);
+        sender.send(1).await.unwrap();
+        sender.send(2).await.unwrap();
+        let waiting = {
+            let sender = sender.clone();
+            task::spawn(async move { sender.send(3).await })
+        };
+        turns(2).await;
+        receiver.close();
+        assert_eq!(waiting.await.unwrap(), Err(SendError(3)));
+        assert_eq!(sender.send(4).await, Err(SendError(4)));
+        assert_eq!(sender.try_send(5), Err(TrySendError::Closed(5)));
+        assert_eq!((receiver.recv().await, receiver.recv().await), (Some(1), Some(2)));
+        assert_eq!((receiver.recv().await, receiver.recv().await), (None, None));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
+    });
+}
+
+fn a_channel_ends_when_a_side_is_gone(engine: Engine) {
+    run(engine, async {
+        let (sender, receiver) = channel::unbounded::<Rc<()>>();
+        let waiting = task::spawn(async move { receiver.recv().await });
+        turns(2).await;
+        let other = sender.clone();
+        drop(sender);
+        turns(2).await;
+        assert!(!waiting.is_finished(), "one sender is left");
+        drop(other);
+        assert_eq!(waiting.await.unwrap(), None);
+
+        let (sender, receiver) = channel::bounded(1);
+        let item = Rc::new(());
+        sender.send(Rc::clone(&item)).await.unwrap();
+        let other = receiver.clone();
+        drop(receiver);
+        assert!(!sender.is_closed(), "one receiver is left");
+        drop(other);
+        assert_eq!(Rc::strong_count(&item), 1, "what nobody will receive is dropped");
+        assert!(sender.send(item).await.is_err());
+    });
+}
+
+fn a_million_items_keep_their_order(engine: Engine) {
+    const COUNT: u32 = 1_000_000;
+    run(engine, async {
+        let (sender, receiver) = channel::bounded(1024);
+        let producer = task::spawn(async move {
+            for item in 0..COUNT {
+                sender.send(item).await.unwrap();
+            }
+        });
+        let mut expected = 0;
+        while let Some(item) = receiver.recv().await {
+            assert_eq!(item, expected);
+            expected += 1;
+        }
+        assert_eq!(expected, COUNT);
+        producer.await.unwrap();
+    });
+}
+
+fn workers_share_a_queue_and_report_what_they_have_done(engine: Engine) {
+    run(engine, async {
+        let (queue, done) = (Rc::new(Queue::<u32>::bounded(3)), Rc::new(RefCell::new(Vec::new())));
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let (queue, done) = (Rc::clone(&queue), Rc::clone(&done));
+                task::spawn(async move {
+                    while let Some(item) = queue.get().await {
+                        turns(1 + item as usize % 3).await;
+                        done.borrow_mut().push(item);
+                        queue.task_done();
+                    }
+                })
+            })
+            .collect();
+        for item in 0..20 {
+            queue.put(item).await.unwrap();
+        }
+        queue.join().await;
+        let mut sorted = done.take();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..20).collect::<Vec<_>>());
+        assert_eq!(queue.unfinished(), 0);
+        queue.close();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+    });
+}
+
+fn an_aborted_worker_loses_no_item(engine: Engine) {
+    run(engine, async {
+        let queue = Rc::new(Queue::<u32>::unbounded());
+        let worker = || {
+            let queue = Rc::clone(&queue);
+            task::spawn(async move { queue.get().await })
+        };
+        let (first, second) = (worker(), worker());
+        turns(2).await;
+        queue.try_put(7).unwrap();
+        assert!(first.abort(), "it has been woken for the item and has not seen it");
+        assert_eq!(second.await.unwrap(), Some(7));
+        assert!(first.await.is_err());
+    });
+}
+
+fn a_oneshot_carries_one_value_or_its_loss(engine: Engine) {
+    run(engine, async {
+        let (sender, receiver) = oneshot::channel();
+        let waiting = task::spawn(receiver);
+        turns(2).await;
+        sender.send("value").unwrap();
+        assert_eq!(waiting.await.unwrap(), Ok("value"));
+        let (sender, receiver) = oneshot::channel::<()>();
+        let waiting = task::spawn(receiver);
+        turns(2).await;
+        drop(sender);
+        assert!(waiting.await.unwrap().is_err());
+        let (mut sender, receiver) = oneshot::channel();
+        let waiting = task::spawn(receiver);
+        turns(2).await;
+        assert!(waiting.abort());
+        sender.closed().await;
+        assert_eq!(sender.send(5), Err(SendError(5)));
+        assert!(waiting.await.is_err());
+    });
+}
+
+fn a_million_items_go_from_shard_to_shard_in_order(engine: Engine) {
+    const COUNT: u32 = 1_000_000;
+    run_with(builder(engine).shards(2), async {
+        let (mut sender, mut receiver) = spsc::channel(1024);
+        let producer = task::spawn(annulus::shard::shard(ShardId(1)).submit(move || async move {
+            for item in 0..COUNT {
+                sender.send(item).await.unwrap();
+            }
+        }));
+        let mut expected = 0;
+        while let Some(item) = receiver.recv().await {
+            assert_eq!(item, expected);
+            expected += 1;
+        }
+        assert_eq!(expected, COUNT);
+        producer.await.unwrap().unwrap();
+    });
+}
+
+fn a_sleeping_shard_wakes_for_an_item(engine: Engine) {
+    run_with(builder(engine).shards(2), async {
+        // Back and forth over queues of one: each item finds the other side waiting.
+        let (mut ping, mut pinged) = spsc::channel::<u32>(1);
+        let (mut pong, mut ponged) = spsc::channel::<u32>(1);
+        let echo = task::spawn(annulus::shard::shard(ShardId(1)).submit(move || async move {
+            while let Some(item) = pinged.recv().await {
+                pong.send(item).await.unwrap();
+            }
+        }));
+        for item in 0..2000 {
+            ping.send(item).await.unwrap();
+            assert_eq!(ponged.recv().await, Some(item));
+        }
+        drop(ping);
+        assert_eq!(ponged.recv().await, None);
+        echo.await.unwrap().unwrap();
+    });
+}
+
+fn a_queue_between_shards_ends_with_either_side(engine: Engine) {
+    run_with(builder(engine).shards(2), async {
+        let other = || annulus::shard::shard(ShardId(1));
+        let (mut sender, mut receiver) = spsc::channel(4);
+        sender.send(1).await.unwrap();
+        other().call(move || drop(sender)).await.unwrap();
+        assert_eq!((receiver.recv().await, receiver.recv().await), (Some(1), None));
+        let (mut sender, receiver) = spsc::channel(1);
+        sender.send(1).await.unwrap();
+        let waiting = task::spawn(async move { sender.send(2).await });
+        turns(2).await;
+        other().call(move || drop(receiver)).await.unwrap();
+        assert_eq!(waiting.await.unwrap(), Err(SendError(2)));
+    });
+}
+
+fn threads_and_tasks_share_what_is_thread_safe(engine: Engine) {
+    use std::sync::Arc;
+    const COUNT: u32 = 1000;
+    run_with(builder(engine).shards(2), async {
+        let (total, go) = (Arc::new(shared::Mutex::new(0)), Arc::new(shared::Event::new()));
+        let thread = {
+            let (total, go) = (Arc::clone(&total), Arc::clone(&go));
+            std::thread::spawn(move || {
+                go.wait_blocking();
+                for _ in 0..COUNT {
+                    *total.lock_blocking() += 1;
+                }
+            })
+        };
+        let there = {
+            let (total, go) = (Arc::clone(&total), Arc::clone(&go));
+            task::spawn(annulus::shard::shard(ShardId(1)).submit(move || async move {
+                go.wait().await;
+                for _ in 0..COUNT {
+                    let mut total = total.lock().await;
+                    let read = *total;
+                    task::yield_now().await;
+                    *total = read + 1;
+                }
+            }))
+        };
+        go.set();
+        for _ in 0..COUNT {
+            *total.lock().await += 1;
+        }
+        there.await.unwrap().unwrap();
+        let (sender, receiver) = shared::oneshot::channel();
+        let joined = std::thread::spawn(move || drop(sender.send(thread.join())));
+        assert!(receiver.await.unwrap().is_ok());
+        joined.join().unwrap();
+        assert_eq!(*total.lock().await, 3 * COUNT);
+    });
+}
