@@ -52,11 +52,21 @@ impl Place {
     }
 }
 
+async fn run_all(place: &Place, jobs: u64) -> Result<()> {
+    let start = |seed| {
+        let place = place.clone();
+        task::spawn(async move { place.run(seed).await })
+    };
+    for job in (1..=jobs).map(start).collect::<Vec<_>>() {
+        job.await.map_err(Error::panicked)??;
+    }
+    Ok(())
+}
+
 /// The time that all jobs take, and the 99th percentile of how late ticks were.
 async fn measure(place: Place) -> Result<(Duration, Duration)> {
     // Threads and processes start now.
-    let warm = [place.run(1), place.run(2)];
-    task::try_gather(warm).await?;
+    run_all(&place, 2).await?;
     let late = Rc::new(RefCell::new(Vec::new()));
     let ticks = Rc::clone(&late);
     let ticker = task::spawn(async move {
@@ -67,15 +77,7 @@ async fn measure(place: Place) -> Result<(Duration, Duration)> {
         }
     });
     let started = Instant::now();
-    let jobs: Vec<_> = (1..=JOBS)
-        .map(|seed| {
-            let place = place.clone();
-            task::spawn(async move { place.run(seed).await })
-        })
-        .collect();
-    for job in jobs {
-        job.await.map_err(Error::panicked)??;
-    }
+    run_all(&place, JOBS).await?;
     let took = started.elapsed();
     time::sleep(TICK).await;
     ticker.abort();
