@@ -11,6 +11,7 @@
 
 mod barrier;
 mod bounded_semaphore;
+pub mod broadcast;
 pub mod channel;
 mod condvar;
 mod error;
@@ -29,6 +30,7 @@ mod rw_lock;
 mod semaphore;
 pub mod shared;
 mod wait_list;
+pub mod watch;
 
 pub use self::barrier::{Barrier, BarrierWait, Meeting};
 pub use self::bounded_semaphore::{BoundedSemaphore, OverRelease};

@@ -19,6 +19,7 @@
 //! # annulus::Result::Ok(())
 //! ```
 
+#[cfg(not(loom))]
 mod event;
 pub mod oneshot;
 mod park;
@@ -27,15 +28,18 @@ mod sleep;
 pub mod spsc;
 mod waiter;
 
+#[cfg(not(loom))]
 pub use async_lock::{
     Barrier, BarrierWaitResult, Mutex, MutexGuard, MutexGuardArc, OnceCell, RwLock,
     RwLockReadGuard, RwLockReadGuardArc, RwLockUpgradableReadGuard, RwLockWriteGuard,
     RwLockWriteGuardArc, Semaphore, SemaphoreGuard, SemaphoreGuardArc,
 };
 
+#[cfg(not(loom))]
 pub use self::event::Event;
 
 /// Queues between any number of threads and tasks: the `async-channel` crate.
+#[cfg(not(loom))]
 pub mod channel {
     pub use async_channel::{
         Receiver, Recv, RecvError, Send, SendError, Sender, TryRecvError, TrySendError,
@@ -44,6 +48,7 @@ pub mod channel {
 }
 
 /// Notifications between threads, to build other primitives on: the `event-listener` crate.
+#[cfg(not(loom))]
 pub mod notify {
     pub use event_listener::{Event, EventListener, IntoNotification, Listener, Notification};
 }
