@@ -39,6 +39,7 @@ use crate::shard::context;
 /// Computations belong on the cpu pool ([`crate::cpu::run`]), which has as many threads as cores.
 ///
 /// Dropping the future calls back what has not begun; what runs goes on, and its value is dropped.
+/// The end of the runtime waits for it, up to [`crate::Builder::teardown`].
 ///
 /// # Errors
 /// `is_panicked` if `f` panicked, `is_closed` if the pool or the runtime has shut down.

@@ -351,6 +351,12 @@ fn live(core: &Core, index: usize, unpinned: Option<Unpinned>) {
     }
 }
 
+/// CPUs that a thread started here may run on, though this one be pinned to one of them.
+fn cpus() -> usize {
+    let usable = || thread::available_parallelism().map_or(1, usize::from);
+    placement::before_pinning().map_or_else(usable, |unpinned| unpinned.count().max(1))
+}
+
 /// How a pool is built.
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -363,7 +369,7 @@ pub struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            threads: thread::available_parallelism().map_or(1, usize::from),
+            threads: cpus(),
             queue: limits::POOL_QUEUE_COUNT_DEFAULT,
             name: "annulus-pool".into(),
             idle: Duration::from_millis(limits::POOL_IDLE_MS_DEFAULT),

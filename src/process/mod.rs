@@ -1,4 +1,4 @@
-//! Child processes: started, talked to by pipes, waited for, ended.
+//! Child processes: started, talked to by pipes, waited for, ended; and a pool of them.
 //!
 //! Starting is `std`'s ([`std::process::Command`]); waiting is an operation of the shard.
 //! Invariant: a child is collected by whoever waits for it, or by the reaper: none stays behind as

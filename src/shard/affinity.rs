@@ -16,6 +16,12 @@ impl Mask {
         (result == 0).then_some(Self(mask))
     }
 
+    /// How many CPUs it has.
+    pub(crate) fn count(&self) -> usize {
+        // SAFETY: reads the bits of a valid cpu_set_t.
+        unsafe { libc::CPU_COUNT(&self.0) as usize }
+    }
+
     /// Gives the calling thread this mask. CPUs that are gone since are left out by the kernel.
     pub(crate) fn apply(&self) {
         // SAFETY: reads a valid cpu_set_t within its size.

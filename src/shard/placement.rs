@@ -178,6 +178,11 @@ impl Unpinned {
     pub(crate) fn apply(&self) {
         self.0.apply();
     }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.count()
+    }
 }
 
 /// Where the calling thread might run before it was pinned here; `None` if it was not.

@@ -92,10 +92,14 @@ fn threads_of_the_default_pool_are_not_pinned_to_a_shard(engine: Engine) {
     // On a thread of its own: shard 0 pins the thread that builds the runtime.
     let test = thread::spawn(move || {
         let everywhere = allowed();
+        let cpus = thread::available_parallelism().unwrap();
         run_with(builder(engine).placement(Placement::Pinned), async {
             let own = Pool::builder().threads(1).build().unwrap();
             assert_eq!(blocking::run(allowed).await.unwrap(), everywhere);
             assert_eq!(own.run(allowed).await.unwrap(), everywhere);
+            // One thread for each CPU, and not for the one that this thread is pinned to.
+            let settings = format!("{:?}", Pool::builder().build().unwrap());
+            assert_eq!(settings.contains("threads_max: 1,"), cpus.get() == 1, "{settings}");
         });
     });
     test.join().unwrap();
