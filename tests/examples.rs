@@ -7,6 +7,9 @@
 // Each example is a whole program and brings its own module `trace`.
 #![allow(clippy::duplicate_mod)]
 
+use std::process::{Command, Stdio};
+
+use annulus::process::pool::{Pool, Worker};
 use annulus::shard::placement::Placement;
 use annulus::{Builder, Engine, Runtime};
 
@@ -28,6 +31,9 @@ mod downloads;
 #[allow(dead_code)]
 #[path = "../examples/entry.rs"]
 mod entry;
+#[allow(dead_code)]
+#[path = "../examples/executors.rs"]
+mod executors;
 #[allow(dead_code)]
 #[path = "../examples/freezing.rs"]
 mod freezing;
@@ -447,4 +453,35 @@ fn promise_never_set_ends_by_a_time_limit() {
 fn promise_is_set_after_two_units() {
     let expected = [r#"Some("666") after 2.00 units"#, "a second value is refused: Some(true)"];
     prints(promise::run_set_after, &expected);
+}
+
+/// Set for a process that is to be a worker of the pool in `executors`.
+const WORKER: &str = "ANNULUS_EXAMPLES_WORKER";
+
+/// The worker of the next test: this program, in which only this test runs.
+#[test]
+fn executors_worker() {
+    if std::env::var_os(WORKER).is_some() {
+        Worker::serve(&executors::FUNCTIONS);
+    }
+}
+
+#[test]
+fn executors_let_the_loop_go_on() {
+    let expected = [
+        "the loop goes on",
+        "default thread pool: result, from this thread: false",
+        "the loop goes on",
+        r#"own thread pool: result, from thread Some("own-0")"#,
+        "the loop goes on",
+        "process pool: Shiyanlou's result, from process, this one: false",
+    ];
+    prints(
+        |runtime| {
+            let mut worker = Command::new(std::env::current_exe().unwrap());
+            worker.args(["--exact", "executors_worker"]).env(WORKER, "").stdout(Stdio::null());
+            executors::run(runtime, Pool::builder().command(worker)).unwrap()
+        },
+        &expected,
+    );
 }
