@@ -7,6 +7,8 @@
 // Each example is a whole program and brings its own module `trace`.
 #![allow(clippy::duplicate_mod)]
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use annulus::process::pool::{Pool, Worker};
@@ -484,4 +486,28 @@ fn executors_let_the_loop_go_on() {
         },
         &expected,
     );
+}
+
+/// Those that run until they are stopped.
+const SERVERS: [&str; 3] = ["axum_server", "echo_server", "hyper_server"];
+
+#[test]
+fn every_example_is_tested_and_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut files: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".rs")?.into()))
+        .collect();
+    files.sort();
+    let table = fs::read_to_string(folder.join("README.md")).unwrap();
+    let mut listed: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_suffix(".rs) |")?.rsplit_once("](").map(|(_, name)| name))
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(listed, files);
+    let tests = include_str!("examples.rs");
+    let is_tested = |name: &str| SERVERS.contains(&name) || tests.contains(&format!("\nmod {name};"));
+    let untested: Vec<&String> = files.iter().filter(|name| !is_tested(name)).collect();
+    assert!(untested.is_empty(), "no test for {untested:?}");
 }
