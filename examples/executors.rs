@@ -1,8 +1,8 @@
 //! A call that blocks, on the default pool, on a pool of one's own, and in another process.
 //!
 //! Answers `loop.run_in_executor` with `None`, with a `ThreadPoolExecutor` and with a
-//! `ProcessPoolExecutor`: two units each, and the loop goes on meanwhile. A closure cannot travel to
-//! another process: there a job is bytes for a function with a name.
+//! `ProcessPoolExecutor`: two units each, and the loop goes on meanwhile. A closure cannot travel
+//! to another process: there a job is bytes for a function with a name.
 //!
 //! `cargo run --example executors`
 

@@ -507,7 +507,8 @@ fn every_example_is_tested_and_listed() {
     listed.sort_unstable();
     assert_eq!(listed, files);
     let tests = include_str!("examples.rs");
-    let is_tested = |name: &str| SERVERS.contains(&name) || tests.contains(&format!("\nmod {name};"));
-    let untested: Vec<&String> = files.iter().filter(|name| !is_tested(name)).collect();
+    let is_tested = |name: &String| tests.contains(&format!("\nmod {name};"));
+    let mut untested: Vec<&String> = files.iter().filter(|name| !is_tested(name)).collect();
+    untested.retain(|name| !SERVERS.contains(&name.as_str()));
     assert!(untested.is_empty(), "no test for {untested:?}");
 }
