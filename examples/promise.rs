@@ -1,8 +1,8 @@
 //! A value that someone sets later: 666 after two units; and one that nobody sets.
 //!
 //! Answers `loop.create_future()` with `set_after`, and the future that is awaited and never set,
-//! on which asyncio hangs for ever. A time limit ends that wait; and if nobody is left who could set
-//! the value, the wait ends by itself.
+//! on which asyncio hangs for ever. A time limit ends that wait; and if nobody is left who could
+//! set the value, the wait ends by itself.
 //!
 //! `cargo run --example promise`
 

@@ -7,6 +7,11 @@
 // Each example is a whole program and brings its own module `trace`.
 #![allow(clippy::duplicate_mod)]
 
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use annulus::process::pool::{Pool, Worker};
 use annulus::shard::placement::Placement;
 use annulus::{Builder, Engine, Runtime};
 
@@ -28,6 +33,9 @@ mod downloads;
 #[allow(dead_code)]
 #[path = "../examples/entry.rs"]
 mod entry;
+#[allow(dead_code)]
+#[path = "../examples/executors.rs"]
+mod executors;
 #[allow(dead_code)]
 #[path = "../examples/freezing.rs"]
 mod freezing;
@@ -447,4 +455,60 @@ fn promise_never_set_ends_by_a_time_limit() {
 fn promise_is_set_after_two_units() {
     let expected = [r#"Some("666") after 2.00 units"#, "a second value is refused: Some(true)"];
     prints(promise::run_set_after, &expected);
+}
+
+/// Set for a process that is to be a worker of the pool in `executors`.
+const WORKER: &str = "ANNULUS_EXAMPLES_WORKER";
+
+/// The worker of the next test: this program, in which only this test runs.
+#[test]
+fn executors_worker() {
+    if std::env::var_os(WORKER).is_some() {
+        Worker::serve(&executors::FUNCTIONS);
+    }
+}
+
+#[test]
+fn executors_let_the_loop_go_on() {
+    let expected = [
+        "the loop goes on",
+        "default thread pool: result, from this thread: false",
+        "the loop goes on",
+        r#"own thread pool: result, from thread Some("own-0")"#,
+        "the loop goes on",
+        "process pool: Shiyanlou's result, from process, this one: false",
+    ];
+    prints(
+        |runtime| {
+            let mut worker = Command::new(std::env::current_exe().unwrap());
+            worker.args(["--exact", "executors_worker"]).env(WORKER, "").stdout(Stdio::null());
+            executors::run(runtime, Pool::builder().command(worker)).unwrap()
+        },
+        &expected,
+    );
+}
+
+/// Those that run until they are stopped.
+const SERVERS: [&str; 3] = ["axum_server", "echo_server", "hyper_server"];
+
+#[test]
+fn every_example_is_tested_and_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut files: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".rs")?.into()))
+        .collect();
+    files.sort();
+    let table = fs::read_to_string(folder.join("README.md")).unwrap();
+    let mut listed: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_suffix(".rs) |")?.rsplit_once("](").map(|(_, name)| name))
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(listed, files);
+    let tests = include_str!("examples.rs");
+    let is_tested = |name: &String| tests.contains(&format!("\nmod {name};"));
+    let mut untested: Vec<&String> = files.iter().filter(|name| !is_tested(name)).collect();
+    untested.retain(|name| !SERVERS.contains(&name.as_str()));
+    assert!(untested.is_empty(), "no test for {untested:?}");
 }

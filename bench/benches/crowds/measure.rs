@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,10 @@ const WAITERS: u64 = 10_000;
 const FAR: Duration = Duration::from_secs(3600);
 /// The timers of a crowd that wakes up are spread over this time.
 const SPREAD: Duration = Duration::from_millis(200);
+/// Polls between two yields, well below tokio's budget of 128.
+const BUDGET: usize = 64;
+/// Sleeps whose lateness is looked at.
+const SLEEPS: usize = 1_000;
 /// Wake-ups from another thread.
 const WAKES: usize = 3_000;
 /// Between two wake-ups: long enough for the runtime to be asleep.
@@ -44,16 +49,22 @@ pub(crate) enum Scenario {
     Waiting,
     Joined,
     Fired,
+    FewTimers,
+    ManyTimers,
+    Late,
     Woken,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Scenario; 6] = [
+    pub(crate) const ALL: [Scenario; 9] = [
         Scenario::Idle,
         Scenario::Sleeping,
         Scenario::Waiting,
         Scenario::Joined,
         Scenario::Fired,
+        Scenario::FewTimers,
+        Scenario::ManyTimers,
+        Scenario::Late,
         Scenario::Woken,
     ];
 
@@ -64,6 +75,9 @@ impl Scenario {
             Scenario::Waiting => "10 000 tasks on one event",
             Scenario::Joined => "100 000 tasks spawned and joined",
             Scenario::Fired => "100 000 timers within 200 ms",
+            Scenario::FewTimers => "1 000 timers set and dropped",
+            Scenario::ManyTimers => "100 000 timers set and dropped",
+            Scenario::Late => "end of a sleep of 1 ms, too late by",
             Scenario::Woken => "wake-up from another thread, asleep",
         }
     }
@@ -78,6 +92,9 @@ impl Scenario {
             Scenario::Waiting => waiting(world),
             Scenario::Joined => joined(world),
             Scenario::Fired => fired(world),
+            Scenario::FewTimers => timers(world, 1_000),
+            Scenario::ManyTimers => timers(world, CROWD),
+            Scenario::Late => late(world),
             Scenario::Woken => woken(world),
         }
     }
@@ -230,6 +247,51 @@ fn fired<W: World>(mut world: W) -> Figures {
     })
 }
 
+/// Timers alone, set by a first poll and taken back: the cost of one must not grow with the others.
+fn timers<W: World>(mut world: W, count: u64) -> Figures {
+    world.run(async {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut sleeps: Vec<_> =
+            (0..count).map(|ms| Box::pin(W::sleep(FAR + Duration::from_millis(ms)))).collect();
+        let before = cpu_ns();
+        for (number, sleep) in sleeps.iter_mut().enumerate() {
+            assert!(sleep.as_mut().poll(&mut context).is_pending(), "it is far");
+            // Without this, tokio's budget for one poll would end its part of the work.
+            if number % BUDGET == 0 {
+                W::yield_now().await;
+            }
+        }
+        let set = cpu_ns();
+        drop(sleeps);
+        let dropped = cpu_ns();
+        let each = count as f64;
+        vec![("ns to set", (set - before) / each), ("ns to drop", (dropped - set) / each)]
+    })
+}
+
+/// How much later than asked a sleep ends, while nothing else is to be done.
+fn late<W: World>(mut world: W) -> Figures {
+    let length = Duration::from_millis(1);
+    let latenesses = world.run(async {
+        let mut latenesses = Vec::with_capacity(SLEEPS);
+        for _ in 0..SLEEPS {
+            let asked = Instant::now();
+            W::sleep(length).await;
+            let took = asked.elapsed();
+            let lateness = took.checked_sub(length).expect("a sleep is never short");
+            latenesses.push(lateness.as_nanos() as u64);
+        }
+        latenesses
+    });
+    percentiles(latenesses)
+}
+
+fn percentiles(mut values: Vec<u64>) -> Figures {
+    values.sort_unstable();
+    let at = |share: f64| values[(share * (values.len() - 1) as f64) as usize] as f64;
+    vec![("ns p50", at(0.50)), ("ns p90", at(0.90)), ("ns p99", at(0.99)), ("ns max", at(1.0))]
+}
+
 /// How long after another thread's call the task runs, the runtime being asleep.
 fn woken<W: World>(mut world: W) -> Figures {
     let epoch = Instant::now();
@@ -248,7 +310,7 @@ fn woken<W: World>(mut world: W) -> Figures {
             }
         })
     };
-    let mut latencies = world.run(async {
+    let latencies = world.run(async {
         let mut latencies = Vec::with_capacity(WAKES);
         for _ in 0..WAKES {
             bell.notified().await;
@@ -259,7 +321,5 @@ fn woken<W: World>(mut world: W) -> Figures {
         latencies
     });
     caller.join().expect("the caller does not panic");
-    latencies.sort_unstable();
-    let at = |share: f64| latencies[(share * (WAKES - 1) as f64) as usize] as f64;
-    vec![("ns p50", at(0.50)), ("ns p90", at(0.90)), ("ns p99", at(0.99)), ("ns max", at(1.0))]
+    percentiles(latencies)
 }
