@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use super::wait_list::{Turn, WaitList};
 
-/// A manual-reset event for the tasks of one shard: `!Send`, without atomics.
+/// A manual-reset event for the tasks of one shard: not `Sync`, without atomics.
 ///
 /// ```
 /// use std::rc::Rc;
