@@ -98,6 +98,39 @@ fn real_now() -> Instant {
     Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// One point on this clock and on that of `std`, taken once.
+#[cfg(feature = "hyper")]
+fn anchor() -> (Instant, std::time::Instant) {
+    static ANCHOR: OnceLock<(Instant, std::time::Instant)> = OnceLock::new();
+    *ANCHOR.get_or_init(|| (real_now(), std::time::Instant::now()))
+}
+
+/// The instant as one of `std`'s clock, which is the same clock but cannot be set.
+#[cfg(feature = "hyper")]
+pub(crate) fn to_std(instant: Instant) -> std::time::Instant {
+    let (own, std) = anchor();
+    // Within the range of both, but for `NEVER`: far enough ahead then.
+    let far = || std + Duration::from_secs(u64::from(u32::MAX));
+    if instant >= own {
+        std.checked_add(instant.since(own)).unwrap_or_else(far)
+    } else {
+        std.checked_sub(own.since(instant)).unwrap_or(std)
+    }
+}
+
+/// The inverse of [`to_std`].
+#[cfg(feature = "hyper")]
+pub(crate) fn from_std(instant: std::time::Instant) -> Instant {
+    let (own, std) = anchor();
+    match instant.checked_duration_since(std) {
+        Some(ahead) => own + ahead,
+        None => {
+            let behind = std.saturating_duration_since(instant).as_nanos();
+            Instant(own.0.saturating_sub(u64::try_from(behind).unwrap_or(u64::MAX)))
+        }
+    }
+}
+
 /// The clock of one thread that reads it all the time.
 ///
 /// Between two readings of the real clock, [`Ticker::SPAN_NS`] apart at most, it counts on by the
@@ -253,6 +286,17 @@ mod tests {
         assert_eq!(now(), stands);
         assert_eq!(pause_at(None), Some(stands));
         assert!(now() >= start);
+    }
+
+    #[cfg(feature = "hyper")]
+    #[test]
+    fn an_instant_of_std_is_the_same_instant() {
+        let (own, _) = anchor();
+        for nanos in [0, 1, own.0 - 1, own.0, own.0 + 1, own.0 + 3_600_000_000_000] {
+            let instant = Instant::from_nanos(nanos);
+            assert_eq!(from_std(to_std(instant)), instant);
+        }
+        assert!(to_std(Instant::NEVER) > to_std(now()));
     }
 
     #[test]

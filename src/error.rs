@@ -55,6 +55,7 @@ enum Kind {
     AlreadyRunning,
     Panicked,
     Foreign(io::ErrorKind),
+    Unresolved,
     TimedOut,
     Disconnected,
 }
@@ -123,6 +124,16 @@ impl Error {
         Self { kind: Kind::TimedOut, message: format!("{what} took longer than its time limit") }
     }
 
+    /// A host's name could not be turned into addresses.
+    pub fn unresolved(host: &str, why: impl fmt::Display) -> Self {
+        Self { kind: Kind::Unresolved, message: format!("resolving {host:?}: {why}") }
+    }
+
+    /// The same kind of error with another message.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message, ..self }
+    }
+
     /// The peer is gone; the message says which, and how.
     pub fn disconnected(message: impl Into<String>) -> Self {
         Self { kind: Kind::Disconnected, message: message.into() }
@@ -175,6 +186,11 @@ impl Error {
     /// Whether foreign code panicked.
     pub fn is_panicked(&self) -> bool {
         self.kind == Kind::Panicked
+    }
+
+    /// Whether a host's name could not be turned into addresses.
+    pub fn is_unresolved(&self) -> bool {
+        self.kind == Kind::Unresolved
     }
 
     /// Whether a time limit was reached first.

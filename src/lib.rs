@@ -36,6 +36,8 @@
 pub mod blocking;
 pub mod buffer;
 pub mod clock;
+#[cfg(any(feature = "hyper", feature = "tokio-io"))]
+pub mod compat;
 pub mod cpu;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]

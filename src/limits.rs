@@ -37,6 +37,13 @@ pub const CONNECTION_CREDIT_BYTES: u32 = 256 * 1024;
 /// The least that a chunk counts against the credit, so that a flood of tiny chunks is bounded too.
 pub const CHUNK_CHARGE_BYTES_MIN: u32 = 256;
 
+/// How long one address of a host is waited for before the next is tried beside it (RFC 8305,
+/// section 8).
+pub const ATTEMPT_DELAY_MS_DEFAULT: u64 = 250;
+
+/// The least of these delays; a smaller one counts as this (RFC 8305, section 8).
+pub const ATTEMPT_DELAY_MS_MIN: u64 = 10;
+
 /// Bytes that a stream's polled writes have on their way. The next write waits until they are out.
 pub const WRITE_BEHIND_BYTES_MAX: usize = 64 * 1024;
 
@@ -79,6 +86,12 @@ pub const PROCESS_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Streams of signals in a process: the handler looks at each. More is an error.
 pub const SIGNAL_STREAMS_COUNT_MAX: usize = 256;
+
+/// The smallest ring in shared memory; a smaller one asked for is made so large.
+pub const SHARED_RING_BYTES_MIN: usize = 4096;
+
+/// The largest ring in shared memory. A larger one is an error.
+pub const SHARED_RING_BYTES_MAX: usize = 1 << 30;
 
 /// How long one turn may run tasks before it returns to the driver.
 pub const SLICE_NS: u64 = 500_000;
@@ -139,6 +152,7 @@ const _: () = assert!(
     CONNECTION_CREDIT_BYTES as u64
         <= BUFFERS_COUNT_DEFAULT as u64 * BUFFER_BYTES_DEFAULT as u64 / 4
 );
+const _: () = assert!(ATTEMPT_DELAY_MS_MIN <= ATTEMPT_DELAY_MS_DEFAULT);
 const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
 const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
 const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);

@@ -272,7 +272,8 @@ impl Runtime {
             for index in 1..self.shared.shards() {
                 let (id, f) = (ShardId(index as u16), f.clone());
                 let handle = ShardHandle::new(Arc::clone(&self.shared), id);
-                others.push(crate::task::spawn(async move { handle.submit(move || f(id)).await }));
+                let submit = async move { handle.submit(move || f(id)).await };
+                others.push(crate::task::Builder::new().name("run on all").spawn(submit));
             }
             let mut values = vec![f(ShardId(0)).await];
             for other in others {

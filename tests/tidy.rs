@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 7] = [
     &["driver", "executor"],
     &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
     &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
-    &["store"],
+    &["compat", "store"],
     &["service"],
     &["daemon"],
 ];
@@ -48,6 +48,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/driver/settle.rs",
     "src/executor/mod.rs",
     "src/executor/task.rs",
+    "src/ipc/ring/memory.rs",
     "src/op.rs",
     "src/op/datagram.rs",
     "src/process/handover.rs",

@@ -88,13 +88,11 @@ pub(super) struct LiveTasks {
 
 impl LiveTasks {
     pub(super) fn new(hooks: Arc<Hooks>) -> Rc<Self> {
-        /// Bits of an identity that count the tasks of one executor; the others count executors.
-        const COUNT_BITS: u32 = 40;
         static EXECUTORS: AtomicU64 = AtomicU64::new(0);
         let ordinal = EXECUTORS.fetch_add(1, Ordering::Relaxed);
         Rc::new(Self {
             tasks: RefCell::default(),
-            spawned: Cell::new(ordinal << COUNT_BITS),
+            spawned: Cell::new(ordinal << TaskId::COUNT_BITS),
             running: Cell::default(),
             locals: RefCell::default(),
             uses_locals: Cell::default(),

@@ -48,9 +48,16 @@ impl Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub(super) u64);
 
+impl TaskId {
+    /// Bits that count the tasks of one executor; those above count the executors.
+    pub(super) const COUNT_BITS: u32 = 40;
+}
+
 impl fmt::Display for TaskId {
+    /// `3.17`: the 17th task of the third executor of this process.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        let count = self.0 & ((1 << Self::COUNT_BITS) - 1);
+        write!(f, "{}.{count}", self.0 >> Self::COUNT_BITS)
     }
 }
 

@@ -1,24 +1,29 @@
 //! Every output, in input order.
 //!
 //! futures-util polls up to 30 futures all at once and gives each its own allocation and waker
-//! beyond that. Here the futures are split into groups of that size, with one allocation and one
-//! waker a group: few allocations for many futures, and a wake polls one group, not all of them.
-//! Invariant: a group whose flag is not set has not been woken since it was last polled.
+//! beyond that. Here the futures are split into small groups, with one allocation and one waker
+//! each: few allocations for many futures, and a wake polls one group, not all of them.
+//! Invariant: a group whose bit is not set has not been woken since it was last polled.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::iter::{Peekable, Take};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::future as small;
 use futures_util::future::TryFuture;
 use futures_util::task::AtomicWaker;
 
-/// Futures in one group: futures-util keeps as many in one allocation.
-const GROUP: usize = 30;
+/// Futures in one group. More of them make fewer allocations, fewer make fewer polls of futures that
+/// were not woken.
+const GROUP: usize = 16;
+
+/// Futures that need no groups: futures-util keeps as many in one allocation.
+const ALONE: usize = 30;
 
 /// Awaits all futures at once, in this task, and gives their outputs in input order.
 ///
@@ -31,7 +36,7 @@ where
     I: IntoIterator,
     I::Item: Future,
 {
-    JoinAll { groups: Groups::new(futures.into_iter(), small::join_all) }
+    JoinAll { groups: Groups::new(futures.into_iter(), |group| small::join_all(group)) }
 }
 
 /// Awaits all futures at once, in this task, and gives their values in input order, or the first
@@ -47,7 +52,7 @@ where
     I: IntoIterator,
     I::Item: TryFuture,
 {
-    TryJoinAll { groups: Groups::new(futures.into_iter(), small::try_join_all) }
+    TryJoinAll { groups: Groups::new(futures.into_iter(), |group| small::try_join_all(group)) }
 }
 
 /// The future of [`join_all`].
@@ -104,22 +109,16 @@ enum Groups<G, T> {
 }
 
 impl<G: Future + Unpin, T> Groups<G, T> {
-    fn new<I: Iterator>(mut futures: I, join: impl Fn(Vec<I::Item>) -> G) -> Self {
-        let mut next_group = || futures.by_ref().take(GROUP).collect::<Vec<_>>();
-        let first = next_group();
-        if first.len() < GROUP {
-            return Self::One(join(first));
+    fn new<I: Iterator>(futures: I, join: impl Fn(Take<&mut Peekable<I>>) -> G) -> Self {
+        let mut futures = futures.peekable();
+        if futures.size_hint().1.is_some_and(|most| most <= ALONE) {
+            return Self::One(join(futures.by_ref().take(ALONE)));
         }
-        let parent = Arc::new(AtomicWaker::new());
-        let mut groups = vec![Group::new(join(first), &parent)];
-        loop {
-            let group = next_group();
-            if group.is_empty() {
-                let running = groups.len();
-                return Self::Many(Many { groups, running, parent });
-            }
-            groups.push(Group::new(join(group), &parent));
+        let mut groups = Vec::with_capacity(futures.size_hint().0.div_ceil(GROUP));
+        while futures.peek().is_some() {
+            groups.push(join(futures.by_ref().take(GROUP)));
         }
+        Self::Many(Many::new(groups))
     }
 
     fn poll<E>(
@@ -142,19 +141,25 @@ impl<G: Future + Unpin, T> Groups<G, T> {
 struct Many<G, T> {
     groups: Vec<Group<G, T>>,
     running: usize,
-    /// Wakes the task that awaits the join.
-    parent: Arc<AtomicWaker>,
+    signals: Arc<Signals>,
 }
 
 enum Group<G, T> {
-    Running { join: G, signal: Arc<Signal>, waker: Waker },
+    Running { join: G, waker: Waker },
     Ended(Vec<T>),
 }
 
-/// Whether a group was woken.
+/// Which groups were woken, and the task to wake then.
+struct Signals {
+    /// A bit for each group.
+    woken: Box<[AtomicU64]>,
+    task: AtomicWaker,
+}
+
+/// Wakes one group.
 struct Signal {
-    woken: AtomicBool,
-    parent: Arc<AtomicWaker>,
+    group: usize,
+    signals: Arc<Signals>,
 }
 
 impl Wake for Signal {
@@ -163,24 +168,50 @@ impl Wake for Signal {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            self.parent.wake();
+        let bit = 1 << (self.group % 64);
+        let before = self.signals.woken[self.group / 64].fetch_or(bit, Ordering::AcqRel);
+        if before & bit == 0 {
+            self.signals.task.wake();
         }
     }
 }
 
 impl<G: Future + Unpin, T> Many<G, T> {
+    fn new(joins: Vec<G>) -> Self {
+        // All woken, so that the first poll polls them; the last word may have bits to spare.
+        let all = |word: usize| u64::MAX >> (64 - (joins.len() - word * 64).min(64));
+        let woken = (0..joins.len().div_ceil(64)).map(|word| AtomicU64::new(all(word))).collect();
+        let signals = Arc::new(Signals { woken, task: AtomicWaker::new() });
+        let running = joins.len();
+        let with_waker = |(group, join)| {
+            let signal = Signal { group, signals: Arc::clone(&signals) };
+            Group::Running { join, waker: Waker::from(Arc::new(signal)) }
+        };
+        let groups = joins.into_iter().enumerate().map(with_waker).collect();
+        Self { groups, running, signals }
+    }
+
     fn poll<E>(
         &mut self,
         context: &mut Context<'_>,
         check: impl Fn(G::Output) -> Result<Vec<T>, E>,
     ) -> Poll<Result<Vec<T>, E>> {
-        // Before the flags are looked at, so that a wake from another thread is not missed.
-        self.parent.register(context.waker());
-        for group in &mut self.groups {
-            if let Poll::Ready(ended) = group.poll() {
-                *group = Group::Ended(check(ended)?);
-                self.running -= 1;
+        // Before the bits are looked at, so that a wake from another thread is not missed.
+        self.signals.task.register(context.waker());
+        for (word, woken) in self.signals.woken.iter().enumerate() {
+            if woken.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            let mut bits = woken.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                let group = &mut self.groups[word * 64 + bits.trailing_zeros() as usize];
+                bits &= bits - 1;
+                if let Group::Running { join, waker } = group
+                    && let Poll::Ready(ended) = Pin::new(join).poll(&mut Context::from_waker(waker))
+                {
+                    *group = Group::Ended(check(ended)?);
+                    self.running -= 1;
+                }
             }
         }
         if self.running > 0 {
@@ -193,24 +224,5 @@ impl<G: Future + Unpin, T> Many<G, T> {
             }
         }
         Poll::Ready(Ok(outputs))
-    }
-}
-
-impl<G: Future + Unpin, T> Group<G, T> {
-    fn new(join: G, parent: &Arc<AtomicWaker>) -> Self {
-        // As if woken, so that the first poll polls it.
-        let signal = Signal { woken: AtomicBool::new(true), parent: Arc::clone(parent) };
-        let signal = Arc::new(signal);
-        Self::Running { join, waker: Waker::from(Arc::clone(&signal)), signal }
-    }
-
-    /// Ready when the group ends now; pending if it was not woken, or has ended before.
-    fn poll(&mut self) -> Poll<G::Output> {
-        match self {
-            Self::Running { join, signal, waker } if signal.woken.swap(false, Ordering::AcqRel) => {
-                Pin::new(join).poll(&mut Context::from_waker(waker))
-            }
-            _ => Poll::Pending,
-        }
     }
 }

@@ -128,7 +128,7 @@ mod tests {
                 "scope",
                 async {
                     let body = async |scope: task::Scope<String>| {
-                        drop(scope.spawn(in_scope));
+                        scope.spawn(in_scope);
                         in_body.await
                     };
                     drop(task::scope(body).await);

@@ -4,5 +4,6 @@
 //! that it was made on until it is handed over to another process.
 
 pub mod pipe;
+pub mod ring;
 
 pub use self::pipe::pipe;

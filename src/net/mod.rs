@@ -4,17 +4,21 @@
 //! shard that it was made on.
 
 mod async_io;
+mod connect;
 mod connection;
 mod datagram;
 mod halves;
 mod listener;
+mod resolve;
 mod stream;
 mod udp;
 mod unix_datagram;
 
+pub use self::connect::ConnectOptions;
 pub use self::datagram::{Datagram, Received};
 pub use self::halves::{ReadHalf, ReuniteError, WriteHalf};
 pub use self::listener::{TcpListener, UnixListener};
+pub use self::resolve::resolve;
 pub use self::stream::{TcpStream, UnixStream};
 pub use self::udp::UdpSocket;
 pub use self::unix_datagram::UnixDatagram;

@@ -79,7 +79,8 @@ impl Handle {
         Ok(list)
     }
 
-    /// What the tasks of every shard are doing, by shard and age.
+    /// What the tasks of every shard are doing, by shard and age. Under the `threads` engine each
+    /// connection has a thread of its own, whose tasks are not in the list.
     ///
     /// # Errors
     /// `is_closed` if a shard has shut down.

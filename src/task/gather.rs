@@ -15,7 +15,17 @@ use crate::future::{JoinAll, TryJoinAll, join_all, try_join_all};
 pub type Gather<T> = JoinAll<JoinHandle<T>>;
 
 /// The future of [`try_gather`].
-pub type TryGather<T, E> = TryJoinAll<Flat<T, E>>;
+#[derive(Debug)]
+#[must_use = "a future does nothing unless awaited"]
+pub struct TryGather<T, E>(TryJoinAll<Flat<T, E>>);
+
+impl<T, E> Future for TryGather<T, E> {
+    type Output = Result<Vec<T>, TaskError<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
 
 /// Spawns a task for each future, at once, and gives their results in input order. For tasks that
 /// run already, [`join_all`] does the same over their handles.
@@ -72,7 +82,7 @@ where
     for future in futures {
         tasks.push(Flat(spawn(future)));
     }
-    try_join_all(tasks)
+    TryGather(try_join_all(tasks))
 }
 
 /// Runs a future as a task, so that dropping or aborting whoever awaits the handle leaves it
@@ -90,9 +100,7 @@ where
 }
 
 /// A task's handle whose two kinds of failure are one.
-#[derive(Debug)]
-#[must_use = "a future does nothing unless awaited"]
-pub struct Flat<T, E>(JoinHandle<Result<T, E>>);
+struct Flat<T, E>(JoinHandle<Result<T, E>>);
 
 impl<T, E> Future for Flat<T, E> {
     type Output = Result<T, TaskError<E>>;

@@ -19,7 +19,7 @@ use std::panic::Location;
 pub use self::bracket::bracket;
 pub use self::defer::{CallbackHandle, defer};
 pub use self::dump::{TaskDump, TaskState, Waiting, dump};
-pub use self::gather::{Flat, Gather, TaskError, TryGather, gather, shield, try_gather};
+pub use self::gather::{Gather, TaskError, TryGather, gather, shield, try_gather};
 pub use self::handle::{AbortHandle, JoinHandle};
 pub use self::hooks::{LocalBoxFuture, SpawnHook, set_spawn_hook, spawn_hook};
 pub use self::join_set::JoinSet;

@@ -58,8 +58,8 @@ where
 ///
 /// let sum = Runtime::new()?.block_on(task::scope(async |scope| {
 ///     let two = scope.spawn(async { Ok(2) });
-///     scope.spawn(async { io::Result::Ok(println!("runs beside it")) });
-///     Ok(1 + two.await.unwrap_or(0))
+///     scope.spawn(async { Ok(println!("runs beside it")) });
+///     io::Result::Ok(1 + two.await.unwrap_or(0))
 /// }));
 /// assert_eq!(sum.unwrap(), 3);
 /// # annulus::Result::Ok(())
@@ -78,7 +78,6 @@ where
     // Made inside, so that a panic of the closure is one of the body.
     let mut body = pin!(Some(async move { body(scope).await }));
     poll_fn(|context| run.poll(body.as_mut(), context)).await;
-    owner.0.is_closed.set(true);
     match run.ended {
         Some(Err(panic)) => resume_unwind(panic),
         Some(Ok(value)) if run.failures.is_empty() => Ok(value),
@@ -176,10 +175,9 @@ impl<E> Default for State<E> {
 }
 
 /// Waits for the value of a child: `None` if it failed, panicked or was cancelled; the scope says
-/// which. Dropping it changes nothing for the child.
+/// which. Dropping it changes nothing for the child, so it need not be used.
 ///
 /// Cancel-safe.
-#[must_use = "a child runs without its handle; drop it explicitly"]
 pub struct ScopedTask<T> {
     value: oneshot::Receiver<T>,
     /// `None` if the scope took no children any more.

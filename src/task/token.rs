@@ -57,6 +57,10 @@ struct Lists {
 }
 
 impl Node {
+    fn new(cancelled: bool, parent: Option<(Arc<Node>, usize)>) -> Self {
+        Self { cancelled: AtomicBool::new(cancelled), lists: Mutex::default(), parent }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lists> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,13 +127,15 @@ impl CancellationToken {
     /// Cancelling it leaves this one alone.
     #[must_use]
     pub fn child_token(&self) -> Self {
-        let node = Arc::new_cyclic(|child: &Weak<Node>| {
-            let mut lists = self.node.lock();
-            let cancelled = self.node.is_cancelled();
-            let listed = || (Arc::clone(&self.node), lists.children.insert(Weak::clone(child)));
-            let parent = (!cancelled).then(listed);
-            Node { cancelled: AtomicBool::new(cancelled), lists: Mutex::default(), parent }
-        });
+        let mut lists = self.node.lock();
+        if self.node.is_cancelled() {
+            return Self { node: Arc::new(Node::new(true, None)) };
+        }
+        // Listed and alive before the lock is given back: a cancel does not miss it.
+        let entry = lists.children.vacant_entry();
+        let parent = Some((Arc::clone(&self.node), entry.key()));
+        let node = Arc::new(Node::new(false, parent));
+        entry.insert(Arc::downgrade(&node));
         Self { node }
     }
 
@@ -299,6 +305,18 @@ mod tests {
         first.cancel();
         assert!(last.is_cancelled());
         assert!(last.child_token().is_cancelled());
+    }
+
+    #[test]
+    fn a_child_made_during_a_cancel_is_not_missed() {
+        for _ in 0..2000 {
+            let token = CancellationToken::new();
+            let parent = token.clone();
+            let cancelling = std::thread::spawn(move || parent.cancel());
+            let children: Vec<_> = (0..50).map(|_| token.child_token()).collect();
+            cancelling.join().unwrap();
+            assert!(children.iter().all(CancellationToken::is_cancelled));
+        }
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn a_join_of_tasks_ends_with_the_slowest(engine: Engine) {
 
 fn a_join_keeps_the_order_of_any_number_of_futures(engine: Engine) {
     run(engine, async {
-        for number in [0, 1, 29, 30, 31, 59, 60, 61, 1000] {
+        for number in [0, 1, 30, 31, 32, 33, 100, 1024, 1025, 2100] {
             // Later ones end first.
             let late = |place| async move {
                 turns((number - place) % 7).await;
@@ -254,7 +254,7 @@ fn a_large_join_polls_only_groups_that_were_woken(engine: Engine) {
         }
         assert_eq!(joined.await.unwrap(), (0..FUTURES).collect::<Vec<_>>());
         let one_by_one = polls.get() - FUTURES;
-        assert!(one_by_one <= 30 * FUTURES, "{one_by_one} polls, not {}", FUTURES * FUTURES);
+        assert!(one_by_one <= 16 * FUTURES, "{one_by_one} polls, not {}", FUTURES * FUTURES);
     });
 }
 

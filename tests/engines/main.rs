@@ -13,6 +13,9 @@ mod buffers;
 mod callbacks;
 mod cancellation;
 mod combinators;
+#[cfg(all(feature = "hyper", feature = "tokio-io"))]
+mod compat;
+mod connect;
 mod connections;
 mod cpu;
 mod cross_thread;

@@ -29,6 +29,7 @@ on_every_engine!(
     a_bodys_panic_goes_on_when_the_children_have_ended,
     a_scope_that_is_aborted_aborts_its_children,
     children_spawn_children,
+    an_error_of_a_childs_child_is_seen_at_once,
     a_scope_that_ends_takes_no_children,
     children_that_serve_are_aborted_without_failure,
     a_child_that_is_aborted_is_no_failure,
@@ -57,7 +58,7 @@ fn a_scope_ends_when_its_children_have(engine: Engine) {
             let script = script.clone();
             async move {
                 for (name, units) in [("two", 2), ("one", 1)] {
-                    drop(scope.spawn(script.clone().act(name, units, Ok(()))));
+                    scope.spawn(script.clone().act(name, units, Ok(())));
                 }
                 assert_eq!(scope.children(), 2);
                 script.note("body ends");
@@ -103,10 +104,10 @@ fn a_body_borrows_from_its_caller(engine: Engine) {
 /// A child that never ends by itself and notes its end.
 fn spawn_endless(scope: &Scope<&'static str>, script: &Script, name: &'static str) {
     let guard = script.on_drop(name);
-    drop(scope.spawn(async move {
+    scope.spawn(async move {
         let _guard = guard;
         pending::<Result<(), _>>().await
-    }));
+    });
 }
 
 fn a_childs_error_cancels_the_rest(engine: Engine) {
@@ -151,11 +152,11 @@ fn a_patient_scope_lets_all_come_to_their_ends(engine: Engine) {
         let result: Failed<()> = task::scope_with(OnError::AwaitRest, async |scope| {
             for (name, count) in [("fails first", 1), ("fails last", 9)] {
                 let script = script.clone();
-                drop(scope.spawn(async move {
+                scope.spawn(async move {
                     turns(count).await;
                     script.note(name);
                     Err::<(), _>(name)
-                }));
+                });
             }
             let missing = scope.spawn(async { Err::<u32, _>("fails at once") });
             assert_eq!(missing.await, None);
@@ -177,7 +178,7 @@ fn a_childs_panic_is_listed(engine: Engine) {
         let script = Script::default();
         let result: Failed<()> = task::scope(async |scope| {
             spawn_endless(&scope, &script, "endless");
-            drop(scope.spawn::<(), _>(async { panic!("on purpose") }));
+            scope.spawn::<(), _>(async { panic!("on purpose") });
             pending().await
         })
         .await;
@@ -236,7 +237,7 @@ fn children_spawn_children(engine: Engine) {
         if depth > 0 {
             for _ in 0..2 {
                 let child: LocalBox = Box::pin(spread(scope.clone(), Rc::clone(&ended), depth - 1));
-                drop(scope.spawn(child));
+                scope.spawn(child);
             }
         }
         ended.set(ended.get() + 1);
@@ -246,13 +247,29 @@ fn children_spawn_children(engine: Engine) {
     run(engine, async {
         let ended = Rc::new(Cell::new(0));
         let result: Failed<()> = task::scope(async |scope| {
-            drop(scope.spawn(spread(scope.clone(), Rc::clone(&ended), 5)));
+            scope.spawn(spread(scope.clone(), Rc::clone(&ended), 5));
             Ok(())
         })
         .await;
         result.unwrap();
         assert_eq!(ended.get(), 63);
         assert_eq!(Rc::strong_count(&ended), 1);
+    });
+}
+
+fn an_error_of_a_childs_child_is_seen_at_once(engine: Engine) {
+    run(engine, async {
+        let result: Failed<()> = task::scope(async |scope| {
+            let own = scope.clone();
+            scope.spawn(async move {
+                turns(2).await;
+                own.spawn(async { Err::<(), _>("failed") });
+                pending::<Result<(), _>>().await
+            });
+            pending().await
+        })
+        .await;
+        assert_eq!(result.unwrap_err().first_error(), Some("failed"));
     });
 }
 
@@ -275,10 +292,10 @@ fn a_scope_that_ends_takes_no_children(engine: Engine) {
         let result: Failed<()> = task::scope(async |scope| {
             let late = scope.clone();
             let guard = Spawns(late);
-            drop(scope.spawn(async move {
+            scope.spawn(async move {
                 let _guard = guard;
                 pending::<Result<(), _>>().await
-            }));
+            });
             turns(2).await;
             Err("failed")
         })
@@ -291,7 +308,7 @@ struct Spawns(Scope<&'static str>);
 
 impl Drop for Spawns {
     fn drop(&mut self) {
-        drop(self.0.spawn(pending::<Result<(), _>>()));
+        self.0.spawn(pending::<Result<(), _>>());
     }
 }
 
@@ -337,7 +354,7 @@ fn scopes_nest(engine: Engine) {
                 .await;
                 ended.map_err(|_| "inner")
             };
-            drop(outer.spawn(inner));
+            outer.spawn(inner);
             turns(3).await;
             Err("failed")
         })
@@ -351,8 +368,8 @@ fn scopes_nest(engine: Engine) {
 fn a_scope_error_names_all_failures(engine: Engine) {
     run(engine, async {
         let result: Failed<()> = task::scope_with(OnError::AwaitRest, async |scope| {
-            drop(scope.spawn(async { Err::<(), _>("no bread") }));
-            drop(scope.spawn::<(), _>(async { panic!("on purpose") }));
+            scope.spawn(async { Err::<(), _>("no bread") });
+            scope.spawn::<(), _>(async { panic!("on purpose") });
             Err("no wine")
         })
         .await;

@@ -1,12 +1,10 @@
-//! annulus: one shard, the engine that it chooses by itself.
-//!
-//! Locks and channels are tokio's thread-safe ones as long as annulus has none of its own.
+//! annulus: one shard, the engine that it chooses by itself, and its own primitives for one shard.
 
+use ::annulus::future::join_all;
+use ::annulus::sync::channel::{self, Receiver, Sender};
+use ::annulus::sync::{Mutex, MutexGuard, oneshot};
 use ::annulus::task::JoinHandle;
 use ::annulus::{Runtime, task, time};
-use futures_util::future::join_all;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
 
 crate::workloads::contender!("annulus", "");
 
@@ -67,7 +65,7 @@ fn acquire(lock: &Mutex<u64>) -> impl Future<Output = MutexGuard<'_, u64>> {
 }
 
 fn bounded(bound: usize) -> (Sender<u64>, Receiver<u64>) {
-    mpsc::channel(bound)
+    channel::bounded(bound)
 }
 
 async fn send(sender: &Sender<u64>, item: u64) {
@@ -78,14 +76,14 @@ fn next(receiver: &mut Receiver<u64>) -> impl Future<Output = Option<u64>> {
     receiver.recv()
 }
 
-fn unbounded() -> (UnboundedSender<u64>, UnboundedReceiver<u64>) {
-    mpsc::unbounded_channel()
+fn unbounded() -> (Sender<u64>, Receiver<u64>) {
+    channel::unbounded()
 }
 
-fn push(sender: &UnboundedSender<u64>, item: u64) {
-    assert!(sender.send(item).is_ok(), "the receiver waits");
+fn push(sender: &Sender<u64>, item: u64) {
+    assert!(sender.try_send(item).is_ok(), "the receiver waits");
 }
 
-fn next_pushed(receiver: &mut UnboundedReceiver<u64>) -> impl Future<Output = Option<u64>> {
+fn next_pushed(receiver: &mut Receiver<u64>) -> impl Future<Output = Option<u64>> {
     receiver.recv()
 }

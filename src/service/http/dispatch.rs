@@ -109,7 +109,9 @@ impl HttpShard {
         match handler {
             Handler::Kv => return self.answer_key(request, now, out),
             Handler::File => return self.answer_cached_file(request, now, out),
-            Handler::Digest | Handler::Compress | Handler::Operations => return Outcome::Waits,
+            Handler::Digest | Handler::Compress | Handler::Operations | Handler::Tasks => {
+                return Outcome::Waits;
+            }
             Handler::Index => {
                 pages::page(request, "text/html; charset=utf-8", &self.service.index, out);
             }

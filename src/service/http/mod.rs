@@ -7,13 +7,13 @@
 mod compute;
 mod connection;
 mod deadline;
+mod debug;
 mod dispatch;
 mod file_cache;
 mod files;
 mod kv;
 mod local;
 mod opening;
-mod operations;
 mod pages;
 mod request;
 mod router;

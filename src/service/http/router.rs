@@ -18,6 +18,7 @@ pub(super) enum Handler {
     Metrics,
     Stats,
     Operations,
+    Tasks,
 }
 
 /// One row.
@@ -71,7 +72,7 @@ const KEY: Methods = Methods::of(&[Method::Get, Method::Head, Method::Put, Metho
 const POST: Methods = Methods::of(&[Method::Post]);
 
 #[rustfmt::skip]
-pub(super) static ROUTES: [Route; 10] = [
+pub(super) static ROUTES: [Route; 11] = [
     route(Path::Below("/kv/"), KEY, Handler::Kv,
         "values as raw bytes: /kv/{key}, ?ttl=SECONDS on PUT"),
     route(Path::Below("/files/"), READ, Handler::File, "files below the configured root"),
@@ -85,6 +86,7 @@ pub(super) static ROUTES: [Route; 10] = [
     route(Path::Exact("/metrics"), READ, Handler::Metrics, "counters and histograms, Prometheus"),
     route(Path::Exact("/stats"), READ, Handler::Stats, "counters and quantiles, JSON"),
     route(Path::Exact("/debug/operations"), READ, Handler::Operations, "operations in flight"),
+    route(Path::Exact("/debug/tasks"), READ, Handler::Tasks, "tasks, and what each waits for"),
 ];
 
 const fn route(path: Path, methods: Methods, handler: Handler, about: &'static str) -> Route {

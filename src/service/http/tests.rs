@@ -452,6 +452,7 @@ fn pages_about_the_process_are_served() {
             ("/metrics", "annulus_http_requests_total"),
             ("/stats", "\"http_request\""),
             ("/debug/operations", "shard operation"),
+            ("/debug/tasks", "shard task"),
         ] {
             let reply = server.ask(&get(path));
             assert_eq!(reply.status, 200, "{path}");

@@ -22,7 +22,7 @@ use super::files::Part;
 use super::request::Request;
 use super::router::Handler;
 use super::settings::{COMPUTE_BODY_BYTES_MAX, COMPUTE_QUEUE_COUNT_MAX, FILE_CHUNK_BYTES};
-use super::{files, kv, operations, pages};
+use super::{debug, files, kv, pages};
 use crate::fs::File;
 
 /// Room made at once for a body that was announced; more as it comes.
@@ -116,8 +116,12 @@ impl Connection {
                 compute(route.handler, &view, content, &mut self.output).await;
                 Ok(false)
             }
-            Handler::Operations => {
-                match operations::dump().await {
+            Handler::Operations | Handler::Tasks => {
+                let dumped = match route.handler {
+                    Handler::Operations => debug::operations().await,
+                    _ => debug::tasks().await,
+                };
+                match dumped {
                     Ok(text) => pages::line(&view, Status::Ok, &text, &mut self.output),
                     Err(error) => {
                         view.refuse(&mut self.output, Status::Unavailable, &error.to_string());
