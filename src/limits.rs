@@ -126,6 +126,19 @@ pub const BLOCKING_THREADS_COUNT_MAX: usize = 256;
 /// How long a pool's thread waits for a job before it ends.
 pub const POOL_IDLE_MS_DEFAULT: u64 = 10_000;
 
+/// Most worker processes that a process pool may be asked to have.
+pub const PROCESS_WORKERS_COUNT_MAX: usize = 1024;
+
+/// Bytes of one job for a worker process, or of its output. Longer ones are refused.
+pub const PROCESS_FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long a worker process may take until it is ready. Past it, it is taken for no worker.
+pub const PROCESS_START_MS_MAX: u64 = 30_000;
+
+/// How long a worker process may take to end after its socket has been closed. Past it, it is
+/// killed.
+pub const PROCESS_EXIT_MS_MAX: u64 = 1_000;
+
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
 

@@ -253,14 +253,22 @@ impl<T> Duty<T> {
         self.settle(Err(WaitError::panicked(panic)));
     }
 
-    /// Calls `f` and answers with what it returns or panics with; tells `report` of a panic.
-    pub(crate) fn answer(self, f: impl FnOnce() -> T, report: impl FnOnce(&(dyn Any + Send))) {
-        match catch_unwind(AssertUnwindSafe(f)) {
+    /// Calls `f`, tells `report` of a panic, calls `done`, and answers with what `f` returned or
+    /// panicked with.
+    pub(crate) fn answer(
+        self,
+        f: impl FnOnce() -> T,
+        report: impl FnOnce(&(dyn Any + Send)),
+        done: impl FnOnce(),
+    ) {
+        let ended = catch_unwind(AssertUnwindSafe(f));
+        if let Err(panic) = &ended {
+            report(&**panic);
+        }
+        done();
+        match ended {
             Ok(value) => self.finish(value),
-            Err(panic) => {
-                report(&*panic);
-                self.fail(panic);
-            }
+            Err(panic) => self.fail(panic),
         }
     }
 }
@@ -419,7 +427,7 @@ mod tests {
     #[test]
     fn a_panic_keeps_its_payload_and_the_duty_knows_whether_anybody_waits() {
         let (duty, receiver) = channel::<()>("the shard");
-        duty.answer(|| panic!("number {}", 7), |_| ());
+        duty.answer(|| panic!("number {}", 7), |_| (), || ());
         let error = refusal(receiver);
         assert_eq!(error.to_string(), "panicked: number 7");
         let payload = error.into_panic().unwrap();

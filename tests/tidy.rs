@@ -52,6 +52,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/op.rs",
     "src/op/datagram.rs",
     "src/process/handover.rs",
+    "src/process/pool/worker.rs",
     "src/shard/affinity.rs",
     "src/shard/priority.rs",
     "src/signal/handler.rs",

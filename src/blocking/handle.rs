@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::pool::Core;
 use crate::clock::{self, Instant};
 use crate::error::Error;
-use crate::reply::{JobState, Receiver, WaitError};
+use crate::reply::{self, JobState, Receiver, WaitError};
 
 /// A job of a pool ([`super::Pool::submit`]).
 ///
@@ -35,6 +35,13 @@ pub struct Handle<T> {
 impl<T> Handle<T> {
     pub(super) fn new(receiver: Receiver<T>, place: Option<(Arc<Core>, u64)>) -> Self {
         Self { receiver, place }
+    }
+
+    /// A handle to a job that is not taken.
+    pub(crate) fn refused(error: Error) -> Self {
+        let (duty, receiver) = reply::channel("the pool");
+        duty.refuse(error);
+        Self::new(receiver, None)
     }
 
     /// Pending while it waits for a thread, running from the moment it has one.

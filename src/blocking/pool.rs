@@ -116,11 +116,7 @@ impl Pool {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.try_submit(f).unwrap_or_else(|refused| {
-            let (duty, receiver) = reply::channel(self.core().what);
-            duty.refuse(refused.error);
-            Handle::new(receiver, None)
-        })
+        self.try_submit(f).unwrap_or_else(|refused| Handle::refused(refused.error))
     }
 
     /// [`Pool::submit`] that gives `f` back if the pool does not take it.
@@ -288,10 +284,10 @@ where
         assert!(has_begun, "a job is called back through its queue alone");
     }
 
-    fn run(self: Box<Self>) {
+    fn run(self: Box<Self>, done: &dyn Fn()) {
         let Self { f, duty, queued, measures, hold: _hold } = *self;
         let Some((wait, run, panics)) = measures else {
-            return duty.answer(f, |_| ());
+            return duty.answer(f, |_| (), done);
         };
         let started = clock::now();
         metrics::record(wait, started.nanos_since(queued));
@@ -300,7 +296,7 @@ where
             metrics::record(run, clock::now().nanos_since(started));
             value
         };
-        duty.answer(timed, |_| metrics::add(panics, 1));
+        duty.answer(timed, |_| metrics::add(panics, 1), done);
     }
 
     fn refuse(self: Box<Self>, error: Error) {
@@ -345,14 +341,13 @@ fn live(core: &Core, index: usize, unpinned: Option<Unpinned>) {
     }
     let recorder = core.measured.as_ref().map(|measured| measured.registry.recorder(index));
     let _recording = recorder.map(|recorder| metrics::enter(Rc::new(recorder)));
-    let mut has_run = false;
-    while let Some(work) = core.queue.next(has_run) {
+    while let Some(work) = core.queue.next() {
+        let run = || work.run(&|| core.queue.done());
         // A panic of the job has been answered; this is one of whoever is told.
-        if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
             tracing::error!(pool = core.name, "what waited for a job panicked when it was told");
         }
         metrics::flush();
-        has_run = true;
     }
 }
 

@@ -23,8 +23,8 @@ use crate::error::Error;
 pub(super) trait Work: Send {
     /// A thread has it: it cannot be called back any more.
     fn assign(&self);
-    /// Does it and answers.
-    fn run(self: Box<Self>);
+    /// Does it, calls `done`, and answers.
+    fn run(self: Box<Self>, done: &dyn Fn());
     /// Answers that it will not be done.
     fn refuse(self: Box<Self>, error: Error);
 }
@@ -196,23 +196,24 @@ impl Queue {
         left
     }
 
-    /// The next job for the calling thread, which has done one before if `has_run`. `None`: the
-    /// thread is to end, and has been signed off.
-    pub(super) fn next(&self, has_run: bool) -> Option<BoxedWork> {
+    /// The calling thread is done with a job and takes the next one soon. Called before the job is
+    /// answered: whoever has the answer finds the thread free.
+    pub(super) fn done(&self) {
         let mut state = self.lock();
-        if has_run {
-            state.busy -= 1;
-            if let Some((_, work)) = state.pending.pop_front() {
-                work.assign();
-                state.assigned.push_back(work);
-                state.busy += 1;
-            }
-            if let Some(next) = self.next_in_line(&mut state) {
-                drop(state);
-                next.wake();
-                state = self.lock();
-            }
+        state.busy -= 1;
+        if let Some((_, work)) = state.pending.pop_front() {
+            work.assign();
+            state.assigned.push_back(work);
+            state.busy += 1;
         }
+        let next = self.next_in_line(&mut state);
+        drop(state);
+        next.into_iter().for_each(Waker::wake);
+    }
+
+    /// The next job for the calling thread. `None`: the thread is to end, and has been signed off.
+    pub(super) fn next(&self) -> Option<BoxedWork> {
+        let mut state = self.lock();
         loop {
             if let Some(work) = state.assigned.pop_front() {
                 return Some(work);

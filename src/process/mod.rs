@@ -6,6 +6,7 @@
 
 mod child;
 pub mod handover;
+pub mod pool;
 mod reaper;
 
 use std::ffi::OsStr;

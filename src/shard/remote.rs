@@ -286,7 +286,7 @@ impl ShardHandle {
             let sent = clock::now();
             this.send(Box::new(move || {
                 metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-                duty.answer(f, report_panic);
+                duty.answer(f, report_panic, || ());
             }))
             .await?;
             receiver.await.map_err(Error::from)

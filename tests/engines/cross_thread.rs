@@ -7,8 +7,10 @@
 //!     `a_panic_in_a_deferred_closure_is_contained_and_counted`,
 //!     `a_flood_of_deferred_closures_leaves_time_for_tasks`, `too_many_waiting_jobs_are_refused`
 //! H3: `a_panic_reaches_the_thread_that_waits`, `an_abort_drops_the_future_on_its_shard`,
-//!     `a_task_that_has_not_begun_is_called_back`, `what_a_closing_shard_drops_is_an_error`
+//!     `a_task_that_has_not_begun_is_called_back`, `what_a_closing_shard_drops_is_an_error`,
+//!     `a_task_cancelled_on_its_shard_is_cancelled_for_its_thread`
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
@@ -29,6 +31,7 @@ on_every_engine!(
     a_panic_that_nobody_waits_for_is_its_shards,
     an_abort_drops_the_future_on_its_shard,
     a_task_that_has_not_begun_is_called_back,
+    a_task_cancelled_on_its_shard_is_cancelled_for_its_thread,
     what_a_closing_shard_drops_is_an_error,
     deferred_closures_run_on_the_shard_in_order,
     none_of_many_deferred_closures_is_lost,
@@ -204,6 +207,17 @@ fn a_task_that_has_not_begun_is_called_back(engine: Engine) {
         task::yield_now().await;
     });
     assert!(!has_run.load(Ordering::Relaxed));
+}
+
+fn a_task_cancelled_on_its_shard_is_cancelled_for_its_thread(engine: Engine) {
+    let runtime = builder(engine).shards(2).build().unwrap();
+    let shard = runtime.handle().shard(ShardId(1));
+    let swallow = || task::set_spawn_hook(Some(Rc::new(|_, _| Box::pin(async {})))).is_none();
+    assert!(wait_for(shard.call(swallow)).unwrap());
+    let cancelled = shard.spawn(|| async { 5 });
+    assert!(cancelled.wait().unwrap_err().is_cancelled());
+    wait_for(shard.call(|| task::set_spawn_hook(None).is_some())).unwrap();
+    assert_eq!(shard.spawn(|| async { 5 }).wait().unwrap(), 5);
 }
 
 fn what_a_closing_shard_drops_is_an_error(engine: Engine) {

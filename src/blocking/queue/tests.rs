@@ -25,9 +25,10 @@ impl Work for Counted {
         self.fates.assigned.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn run(mut self: Box<Self>) {
+    fn run(mut self: Box<Self>, done: &dyn Fn()) {
         self.is_done = true;
         self.fates.run.fetch_add(1, Ordering::Relaxed);
+        done();
     }
 
     fn refuse(mut self: Box<Self>, _: Error) {
@@ -42,6 +43,11 @@ impl Drop for Counted {
             self.fates.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// What a thread does once.
+fn run_next(queue: &Queue) {
+    queue.next().unwrap().run(&|| queue.done());
 }
 
 impl Fates {
@@ -86,8 +92,8 @@ mod by_hand {
         assert_eq!(queue.try_push(|| fates.job()), Err(Refusal::Full));
         assert_eq!((queue.busy(), queue.pending()), (2, 2));
         // A thread that is done passes its turn to the first that waits.
-        queue.next(false).unwrap().run();
-        assert!(queue.next(true).is_some());
+        run_next(&queue);
+        assert!(queue.next().is_some());
         assert_eq!(fates.all(), [3, 1, 0, 1]);
         assert_eq!((queue.busy(), queue.pending()), (2, 1));
     }
@@ -100,8 +106,8 @@ mod by_hand {
         assert_eq!(queue.try_push(|| fates.job()), placed(Some(2), false));
         queue.revoke(2).unwrap().refuse(Error::cancelled("the job"));
         assert!(queue.revoke(2).is_none());
-        queue.next(false).unwrap().run();
-        queue.next(true).unwrap().run();
+        run_next(&queue);
+        run_next(&queue);
         assert!(queue.revoke(1).is_none());
         assert_eq!(fates.all(), [2, 2, 1, 0]);
     }
@@ -118,8 +124,8 @@ mod by_hand {
         assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
         assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
         let count = || [0, 1].map(|index: usize| told[index].0.load(Ordering::Relaxed));
-        queue.next(false).unwrap().run();
-        assert!(queue.next(true).is_none());
+        run_next(&queue);
+        assert!(queue.next().is_none());
         assert_eq!(count(), [1, 0]);
         // The first goes away without using the room; its job is dropped.
         drop(first);
@@ -143,16 +149,16 @@ mod by_hand {
         let fates = Arc::new(Fates::default());
         let queue = Queue::new(1, 1, Some(Duration::ZERO));
         queue.try_push(|| fates.job()).unwrap();
-        queue.next(false).unwrap().run();
-        assert!(queue.next(true).is_none());
+        run_next(&queue);
+        assert!(queue.next().is_none());
         assert_eq!(queue.threads(), 0);
         queue.try_push(|| fates.job()).unwrap();
         queue.try_push(|| fates.job()).unwrap();
         queue.close();
         assert_eq!(queue.try_push(|| fates.job()), Err(Refusal::Closed));
         // What a thread has is done, what waits is dropped.
-        queue.next(false).unwrap().run();
-        assert!(queue.next(true).is_none());
+        run_next(&queue);
+        assert!(queue.next().is_none());
         assert_eq!(fates.all(), [2, 2, 0, 1]);
         assert_eq!(queue.wait_for_end(clock::now()), 0);
     }
@@ -194,10 +200,8 @@ mod loom_tests {
 
     /// The life of a pool's thread.
     fn work(queue: &Queue) {
-        let mut has_run = false;
-        while let Some(work) = queue.next(has_run) {
-            work.run();
-            has_run = true;
+        while let Some(work) = queue.next() {
+            work.run(&|| queue.done());
         }
     }
 
@@ -259,10 +263,8 @@ mod loom_tests {
                 })
             };
             // One thread of the pool, which ends after three jobs.
-            let mut has_run = false;
             for _ in 0..3 {
-                queue.next(has_run).unwrap().run();
-                has_run = true;
+                run_next(&queue);
             }
             pusher.join().unwrap();
             assert_eq!(fates.all(), [3, 3, 0, 0]);
