@@ -15,6 +15,7 @@ mod cancellation;
 mod combinators;
 #[cfg(all(feature = "hyper", feature = "tokio-io"))]
 mod compat;
+mod completions;
 mod connect;
 mod connections;
 mod cpu;
@@ -42,6 +43,7 @@ mod streams_async;
 mod sync_locks;
 mod sync_queues;
 mod task_life;
+mod task_locals;
 mod task_sets;
 mod tasks;
 mod timers;
