@@ -513,7 +513,9 @@ mod tests {
                     (8 | 9, Some(follower)) => follower.cancel(&sent),
                     _ => {}
                 }
-                followers.iter().for_each(|follower| follower.check(&sent));
+                for follower in &followers {
+                    follower.check(&sent);
+                }
             }
             let waiting = followers.iter().filter(|follower| follower.wait.is_some());
             prop_assert!(sender.0.waiters.len() <= waiting.count());
