@@ -53,6 +53,7 @@ enum Kind {
     Config,
     Unsupported,
     AlreadyRunning,
+    NotRunning,
     Panicked,
     Foreign(io::ErrorKind),
     Unresolved,
@@ -139,6 +140,21 @@ impl Error {
         Self { kind: Kind::Disconnected, message: message.into() }
     }
 
+    /// What is not possible while a runtime runs; the message says when it is.
+    pub(crate) fn running(message: impl Into<String>) -> Self {
+        Self { kind: Kind::AlreadyRunning, message: message.into() }
+    }
+
+    /// No runtime runs, or is entered, on this thread.
+    pub(crate) fn not_running() -> Self {
+        Self {
+            kind: Kind::NotRunning,
+            message: "no annulus runtime on this thread: call this inside Runtime::block_on, or \
+                      reach a runtime from elsewhere by Runtime::handle"
+                .into(),
+        }
+    }
+
     /// Code handed to another thread or task panicked with `message`.
     pub fn panicked(message: impl fmt::Display) -> Self {
         Self { kind: Kind::Panicked, message: format!("panicked: {message}") }
@@ -181,6 +197,11 @@ impl Error {
     /// Whether a runtime ran on this thread already, which allows no second one and no blocking.
     pub fn is_already_running(&self) -> bool {
         self.kind == Kind::AlreadyRunning
+    }
+
+    /// Whether there was no runtime on this thread.
+    pub fn is_not_running(&self) -> bool {
+        self.kind == Kind::NotRunning
     }
 
     /// Whether foreign code panicked.

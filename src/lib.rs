@@ -76,4 +76,4 @@ pub use crate::engine::{Engine, EngineReport};
 pub use crate::error::{Errno, Error, Result};
 pub use crate::op::{Direction, SocketOptions};
 pub use crate::reply::{JobState, WaitError};
-pub use crate::runtime::{Builder, Handle, Runtime, ShutdownReport};
+pub use crate::runtime::{Builder, EnterGuard, Handle, Runtime, ShutdownReport};

@@ -316,7 +316,7 @@ impl<T> Receiver<T> {
         if let Poll::Ready(outcome) = self.poll_outcome(Waker::noop()) {
             return outcome;
         }
-        if context::is_entered() {
+        if context::is_running() {
             return Err(WaitError::new(Error::would_stop_shard()));
         }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));

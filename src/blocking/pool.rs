@@ -210,7 +210,7 @@ impl Pool {
     /// shard, which must not stop; the pool is closed all the same.
     pub fn shut_down(&self, limit: Duration) -> Result<()> {
         self.close();
-        if context::is_entered() {
+        if context::is_running() {
             return Err(Error::would_stop_shard());
         }
         match self.end(clock::now() + limit) {

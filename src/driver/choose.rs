@@ -6,12 +6,15 @@ use crate::engine::{Engine, EngineReport};
 use crate::error::{Errno, Error, Result};
 use crate::limits;
 
+/// Why an engine runs that was named.
+pub(crate) const ASKED_FOR: &str = "asked for";
+
 /// The backend that `engine` means where nothing stands against it.
 pub(crate) fn assume(engine: Engine, settings: RingSettings) -> (EngineReport, Choice) {
     match engine {
-        Engine::Threads => (report(engine, "asked for"), Choice::Blocking),
-        Engine::Epoll => (report(engine, "asked for"), EPOLL),
-        Engine::Uring => (report(engine, "asked for"), Choice::Ring(settings)),
+        Engine::Threads => (report(engine, ASKED_FOR), Choice::Blocking),
+        Engine::Epoll => (report(engine, ASKED_FOR), EPOLL),
+        Engine::Uring => (report(engine, ASKED_FOR), Choice::Ring(settings)),
         Engine::Auto => (report(Engine::Uring, "the kernel allows it"), Choice::Ring(settings)),
     }
 }

@@ -23,12 +23,12 @@ mod settle;
 mod slots;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-pub(crate) use self::choose::{assume, choose, fall_back};
+pub(crate) use self::choose::{ASKED_FOR, assume, choose, fall_back};
 pub(crate) use self::event::EventFd;
 pub(crate) use self::ring::{Given, RingSettings};
 pub use self::slots::InFlight;
@@ -215,13 +215,41 @@ impl Driver {
     pub(crate) fn has_news(&mut self) -> bool {
         match &mut *self.backend {
             Backend::Ring(ring) => ring.has_news(),
-            Backend::Epoll(_) | Backend::Blocking(_) => false,
+            Backend::Epoll(epoll) => epoll.has_news(),
+            Backend::Blocking(_) => false,
         }
     }
 
     /// Whether something is in flight that ends whatever others do, such as a read of a file.
     pub(crate) fn is_working(&self) -> bool {
         self.slots.is_working()
+    }
+
+    /// A descriptor that becomes readable when a reap has something to take, or an [`Unparker`] was
+    /// used; `None` for the blocking backend, which waits inside of its calls.
+    pub(crate) fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Errno> {
+        match &mut *self.backend {
+            Backend::Ring(ring) => ring.watch().map(Some),
+            Backend::Epoll(epoll) => Ok(Some(epoll.descriptor())),
+            Backend::Blocking(_) => Ok(None),
+        }
+    }
+
+    /// Has the watched descriptor tell only of what comes from now on. What is there already is told
+    /// by [`Driver::has_news`] after this.
+    pub(crate) fn forget_told(&self) {
+        if let Backend::Ring(ring) = &*self.backend {
+            ring.forget_told();
+        }
+    }
+
+    /// Makes the watched descriptor readable.
+    pub(crate) fn tell(&self) {
+        match &*self.backend {
+            Backend::Ring(ring) => ring.tell(),
+            Backend::Epoll(epoll) => epoll.event().notify(),
+            Backend::Blocking(_) => {}
+        }
     }
 
     /// What ends a [`Driver::park`] from another thread.
@@ -253,7 +281,7 @@ impl Driver {
 
     /// Cancels everything and waits until nothing is in flight, at most until `deadline`. What the
     /// kernel still holds then is leaked with all it may write to, and reported.
-    pub(crate) fn shut_down(mut self, deadline: Instant) -> Leaked {
+    pub(crate) fn shut_down(&mut self, deadline: Instant) -> Leaked {
         self.reap_all(deadline);
         Leaked { operations: self.in_flight() }
     }

@@ -131,6 +131,11 @@ impl Executor {
         self.live.abort(key).map(Waker::wake).is_some()
     }
 
+    /// Tasks that have not ended.
+    pub(crate) fn count(&self) -> usize {
+        self.live.count()
+    }
+
     /// Takes over the tasks that other threads have woken.
     pub(crate) fn receive(&self) {
         if !self.inbox.is_pending() {

@@ -1,10 +1,12 @@
 //! How a runtime is built: settings, their check, and the threads that are started.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::pools::Pools;
-use super::{Runtime, Shared, new_shard, start_shard};
+use super::threads::{new_shard, start_shard};
+use super::{Runtime, Shared};
 use crate::blocking::Pool;
 use crate::driver::{self, BufferSettings, Choice, RingSettings};
 use crate::engine::{Engine, EngineReport};
@@ -15,10 +17,29 @@ use crate::shard::placement::{self, Count, Placement, Plan};
 use crate::shard::topology::Topology;
 use crate::shard::{ShardId, context};
 
+/// The environment's choice of an engine.
+const ENGINE_VARIABLE: &str = "ANNULUS_ENGINE";
+
+/// Who has asked for an engine.
+enum Chooser {
+    Program,
+    Environment,
+}
+
+impl Chooser {
+    /// Says so in the report of an engine that was asked for by name.
+    fn tell(&self, report: &mut EngineReport) {
+        if matches!(self, Chooser::Environment) && report.why == driver::ASKED_FOR {
+            report.why = format!("asked for by {ENGINE_VARIABLE}");
+        }
+    }
+}
+
 /// How a runtime is to be built.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    engine: Engine,
+    /// `None`: what [`ENGINE_VARIABLE`] says.
+    engine: Option<Engine>,
     shards: Count,
     cpu_cores: Count,
     placement: Placement,
@@ -34,7 +55,7 @@ pub struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            engine: Engine::Auto,
+            engine: None,
             shards: Count::Auto,
             cpu_cores: Count::Auto,
             placement: Placement::Pinned,
@@ -53,10 +74,11 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Which engine; [`Engine::Auto`] by default.
+    /// Which engine. Without this call the environment's `ANNULUS_ENGINE` decides (`auto`, `uring`,
+    /// `epoll` or `threads`), and without that it is [`Engine::Auto`].
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> Self {
-        self.engine = engine;
+        self.engine = Some(engine);
         self
     }
 
@@ -157,8 +179,26 @@ impl Builder {
     /// As [`Builder::build`].
     pub fn plan(&self) -> Result<(EngineReport, Plan)> {
         let plan = self.place()?;
-        let (report, _) = driver::choose(self.engine, self.ring_settings())?;
+        let (engine, chooser) = self.chosen_engine()?;
+        let (mut report, _) = driver::choose(engine, self.ring_settings())?;
+        chooser.tell(&mut report);
         Ok((report, plan))
+    }
+
+    /// The engine asked for, and by whom.
+    fn chosen_engine(&self) -> Result<(Engine, Chooser)> {
+        if let Some(engine) = self.engine {
+            return Ok((engine, Chooser::Program));
+        }
+        let Some(value) = std::env::var_os(ENGINE_VARIABLE).filter(|value| !value.is_empty())
+        else {
+            return Ok((Engine::Auto, Chooser::Program));
+        };
+        let engine = value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            let names = Engine::ALL.map(|(name, _)| name).join(", ");
+            Error::config(format!("{ENGINE_VARIABLE}={}: use one of {names}", value.display()))
+        })?;
+        Ok((engine, Chooser::Environment))
     }
 
     /// Checks the settings and decides where threads sit.
@@ -215,15 +255,17 @@ impl Builder {
     /// `is_config` if a setting makes no sense on this host, `is_unsupported` if the engine asked
     /// for cannot run here, `is_already_running` inside another runtime.
     pub fn build(self) -> Result<Runtime> {
-        if context::is_entered() {
+        if context::is_running() {
             return Err(Error::already_running());
         }
         let plan = self.place()?;
         // The rings are opened for good at once: the memory of a probe that is dropped is given
         // back late, and would count against the same limit.
-        let (report, choice) = driver::assume(self.engine, self.ring_settings());
+        let (engine, chooser) = self.chosen_engine()?;
+        let (mut report, choice) = driver::assume(engine, self.ring_settings());
+        chooser.tell(&mut report);
         self.start(&choice, &report, &plan).or_else(|error| {
-            let (report, choice) = driver::fall_back(self.engine, error)?;
+            let (report, choice) = driver::fall_back(engine, error)?;
             self.start(&choice, &report, &plan)
         })
     }
@@ -245,28 +287,28 @@ impl Builder {
             shared: Arc::clone(&shared),
             report: report.clone(),
             plan: plan.clone(),
-            home: None,
-            affinity: None,
-            threads: Vec::new(),
+            home: RefCell::default(),
+            affinity: Cell::default(),
+            threads: RefCell::default(),
             teardown: self.teardown,
-            leaked: Vec::new(),
+            guards: Cell::default(),
         };
         let mut remotes = Vec::new();
         for (index, seat) in plan.shards.iter().enumerate().skip(1) {
             let (thread, remote) =
                 start_shard(&shared, ShardId(index as u16), *seat, self.teardown)?;
-            runtime.threads.push(thread);
+            runtime.threads.get_mut().push(thread);
             remotes.push(remote);
         }
-        runtime.affinity = plan.shards[0].and_then(placement::Pinned::current_thread);
+        runtime.affinity.set(plan.shards[0].and_then(placement::Pinned::current_thread));
         let home = new_shard(&shared, ShardId(0), true)?;
         remotes.insert(0, Arc::clone(home.remote()));
         if let Some(given) = home.driver.borrow().given() {
             runtime.report.details = given.describe();
         }
-        runtime.home = Some(home);
+        runtime.home.replace(Some(home));
         drop(shared.remotes.set(remotes.into()));
-        for thread in &runtime.threads {
+        for thread in runtime.threads.get_mut() {
             thread.thread().unpark();
         }
         Ok(runtime)

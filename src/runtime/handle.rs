@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Shared;
 use crate::blocking::Pool;
 use crate::driver::InFlight;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::Registry;
 use crate::shard::remote::ShardHandle;
 use crate::shard::{ShardId, context};
@@ -26,6 +26,33 @@ impl Handle {
     /// Outside a runtime.
     pub fn current() -> Self {
         context::with(|shard| Self { shared: Arc::clone(&shard.shared) })
+    }
+
+    /// The runtime of the calling task or, between turns, the one entered by
+    /// [`Runtime::enter`](super::Runtime::enter).
+    ///
+    /// # Errors
+    /// `is_not_running` outside a runtime.
+    pub fn try_current() -> Result<Self> {
+        context::try_with(|shard| Self { shared: Arc::clone(&shard.shared) })
+            .ok_or_else(Error::not_running)
+    }
+
+    /// Has [`Runtime::run_forever`](super::Runtime::run_forever) return once it has finished the
+    /// turn that it runs; what is ready by then waits for the next run. One that begins after this
+    /// runs a single turn. From a task or any thread; does nothing to a `block_on`.
+    pub fn stop(&self) {
+        self.shared.ask_to_stop();
+    }
+
+    /// Whether the loop of shard 0 runs now.
+    pub fn is_running(&self) -> bool {
+        self.shared.is_running()
+    }
+
+    /// Whether the runtime has been closed, or is about to be.
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_stopping()
     }
 
     /// How many shards there are.

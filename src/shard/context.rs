@@ -1,6 +1,6 @@
 //! The shard of the calling thread: how the layers above reach driver, executor and timers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +11,10 @@ use crate::{executor, metrics};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+    /// Whether a shard's loop runs on this thread.
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+    /// What was uninstalled while a loop ran above it: left when that has returned.
+    static UNINSTALLED: RefCell<Option<Entered>> = const { RefCell::new(None) };
 }
 
 /// Leaves the shard on drop; the one before, if any, is back then.
@@ -22,21 +26,58 @@ pub(crate) struct Entered {
     _metrics: metrics::Entered,
 }
 
-/// Makes `shard` the shard of the calling thread. An error if there is one already.
-pub(crate) fn enter(shard: &Rc<Shard>) -> Result<Entered> {
+/// A shard whose loop runs on the calling thread. Leaves it on drop.
+pub(crate) struct Running(Option<Entered>);
+
+/// Makes `shard` the shard of the calling thread, to run its loop. An error if a loop runs there.
+pub(crate) fn enter(shard: &Rc<Shard>) -> Result<Running> {
+    if RUNNING.replace(true) {
+        return Err(Error::already_running());
+    }
+    Ok(Running(Some(enter_instead(shard))))
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        RUNNING.set(false);
+        drop(UNINSTALLED.take());
+    }
+}
+
+/// A shard that is the calling thread's while its loop does not run. Leaves it on drop.
+pub(crate) struct Installed(Option<Entered>);
+
+/// Makes `shard` the shard of the calling thread, outside its loop. An error if there is one.
+pub(crate) fn install(shard: &Rc<Shard>) -> Result<Installed> {
     if is_entered() {
         return Err(Error::already_running());
     }
-    Ok(enter_instead(shard))
+    Ok(Installed(Some(enter_instead(shard))))
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let entered = self.0.take();
+        if is_running() {
+            UNINSTALLED.set(entered);
+        }
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let paused_at = clock::pause_at(self.clock_before);
-        let left = CURRENT.replace(self.before.take());
+        // While a shard is entered its time is the thread's. The one left may be the one before.
+        let paused_at = clock::pause_at(None);
+        let before = self.before.take();
+        let left = CURRENT.replace(before.as_ref().map(Rc::clone));
         if let Some(shard) = &left {
             shard.paused_at.set(paused_at);
         }
+        clock::pause_at(match &before {
+            Some(shard) => shard.paused_at.get(),
+            None => self.clock_before,
+        });
         drop(left);
     }
 }
@@ -44,9 +85,14 @@ impl Drop for Entered {
 /// Makes `shard` the shard of the calling thread, in the place of the one that may be there.
 pub(crate) fn enter_instead(shard: &Rc<Shard>) -> Entered {
     let before = CURRENT.replace(Some(Rc::clone(shard)));
+    let clock_before = clock::pause_at(None);
+    if let Some(before) = &before {
+        before.paused_at.set(clock_before);
+    }
+    clock::pause_at(shard.paused_at.get());
     Entered {
         before,
-        clock_before: clock::pause_at(shard.paused_at.get()),
+        clock_before,
         _executor: shard.executor.enter(),
         _metrics: metrics::enter(Rc::clone(shard.recorder())),
     }
@@ -57,9 +103,14 @@ pub(crate) fn is_current(shard: &Rc<Shard>) -> bool {
     try_with(|current| Rc::ptr_eq(current, shard)).unwrap_or(false)
 }
 
-/// Whether a shard runs on this thread.
+/// Whether this thread has a shard, whether or not that runs.
 pub(crate) fn is_entered() -> bool {
     CURRENT.try_with(|current| current.borrow().is_some()).unwrap_or(false)
+}
+
+/// Whether a shard's loop runs on this thread.
+pub(crate) fn is_running() -> bool {
+    RUNNING.try_with(Cell::get).unwrap_or(false)
 }
 
 /// Calls `f` with this thread's shard.

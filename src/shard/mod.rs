@@ -9,6 +9,7 @@ pub(crate) mod completion;
 pub(crate) mod connections;
 pub(crate) mod context;
 mod mesh;
+mod outside;
 pub(crate) mod paused;
 pub mod placement;
 pub(crate) mod priority;
@@ -38,6 +39,9 @@ use crate::runtime::Shared;
 pub use self::context::{count, current, is_draining};
 pub use self::remote::{ShardHandle, shard};
 pub use self::remote_task::RemoteHandle;
+
+/// A turn that sleeps for as long as nothing happens.
+pub(crate) const FOR_EVER: Wait = Wait::Until(Instant::NEVER);
 
 /// Index of a shard in its runtime, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +74,8 @@ pub(crate) struct Shard {
     turns: Cell<u32>,
     /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
     paused_at: Cell<Option<Instant>>,
+    /// Whether somebody polls the driver's descriptor while the loop does not run.
+    is_watched: Cell<bool>,
     /// The scheduler is asked to run this thread soon.
     _slice: priority::Short,
 }
@@ -116,6 +122,7 @@ impl Shard {
             driver: RefCell::new(driver),
             timers: RefCell::new(if is_paused { Timers::exact(now) } else { Timers::new(now) }),
             paused_at: Cell::new(is_paused.then_some(now)),
+            is_watched: Cell::new(false),
             has_lanes,
             remote: Remote::new(&sleeper, lanes),
             main: Arc::new(MainWaker {
@@ -166,21 +173,37 @@ impl Shard {
                     return value;
                 }
             }
-            if let Err(errno) = self.turn(true) {
+            if let Err(errno) = self.turn(FOR_EVER) {
                 panic!("the driver of shard {} failed: {errno}", self.id.0);
             }
         }
     }
 
-    /// One pass of the loop. It sleeps at its end if nothing is ready and `may_sleep`.
-    pub(crate) fn turn(&self, may_sleep: bool) -> Result<(), Errno> {
+    /// Turns of a loop that drives no future besides the tasks: one pass, as [`Shard::turn`].
+    pub(crate) fn turn_alone(&self, limit: Wait) -> Result<(), Errno> {
+        self.forget_main();
+        self.turn(limit)
+    }
+
+    /// Takes no heed of a future that was driven before: its waker may have outlived it.
+    fn forget_main(&self) {
+        self.main.woken.store(false, Ordering::Relaxed);
+    }
+
+    /// One pass of the loop. It sleeps at its end, until `limit`, if nothing is ready.
+    pub(crate) fn turn(&self, limit: Wait) -> Result<(), Errno> {
+        self.work();
+        self.submit_or_park(limit)
+    }
+
+    /// The part of a turn in which things happen.
+    fn work(&self) {
         let start = self.tick();
         self.reap(start);
         self.receive(start);
         self.expire(start);
         let end = self.run(start);
         self.end_turn(start, end);
-        self.submit_or_park(may_sleep)
     }
 
     /// Reads the clock for the turn that begins: exactly after a sleep, which ends at a deadline.
@@ -226,28 +249,45 @@ impl Shard {
         }
     }
 
-    /// Hands over what was started. Sleeps until the next timer, a completion or a message if
-    /// nothing is ready.
-    fn submit_or_park(&self, may_sleep: bool) -> Result<(), Errno> {
+    /// Hands over what was started. Sleeps until the next timer, a completion, a message or the
+    /// limit if nothing is ready.
+    fn submit_or_park(&self, limit: Wait) -> Result<(), Errno> {
         let mut wait = if self.executor.is_ready() { Wait::Busy } else { Wait::No };
-        if may_sleep && !self.executor.is_ready() {
+        if let Wait::Until(limit) = limit
+            && !self.executor.is_ready()
+        {
             self.sleeper.announce();
             if self.shared.has_paused_clock() {
-                wait = self.look_and_jump()?;
+                wait = self.look_and_jump(limit)?;
             } else if !self.has_messages() {
                 self.recorder.flush();
-                wait = Wait::Until(self.timers.borrow().next_deadline());
+                wait = Wait::Until(self.timers.borrow().next_deadline().min(limit));
             } else {
                 wait = Wait::Busy;
             }
         }
-        self.has_slept.set(matches!(wait, Wait::Until(_)));
+        let sleeps = matches!(wait, Wait::Until(_));
+        self.has_slept.set(sleeps);
+        if sleeps {
+            self.tell_idle(self.executor.count() == 0);
+        }
         let parked = self.driver.borrow_mut().park(wait);
         self.sleeper.awake();
+        if sleeps {
+            self.tell_idle(false);
+        }
         parked
     }
 
-    fn has_messages(&self) -> bool {
+    /// Tells an end that waits for tasks whether this shard has any. Shard 0, which waits, looks for
+    /// itself; for a connection's own thread its end tells.
+    fn tell_idle(&self, is_idle: bool) {
+        if self.has_lanes && self.id != ShardId(0) {
+            self.shared.tell_idle(self.id, is_idle);
+        }
+    }
+
+    pub(crate) fn has_messages(&self) -> bool {
         self.wakes.is_pending()
             || self.remote.is_pending()
             || self.main.woken.load(Ordering::Relaxed)
@@ -264,15 +304,13 @@ impl Shard {
     /// entered: what the tasks drop cancels its operations.
     pub(crate) fn cancel_tasks(&self) {
         self.remote.close();
+        self.shared.count_cancelled(self.executor.count());
         self.executor.cancel_all();
         self.recorder.flush();
     }
 
     /// Cancels all operations and waits for the kernel to be done with them.
-    pub(crate) fn shut_down(self: Rc<Self>, deadline: Instant) -> Leaked {
-        let Ok(shard) = Rc::try_unwrap(self) else {
-            unreachable!("a shard is shut down by its last holder, after its context is left")
-        };
-        shard.driver.into_inner().shut_down(deadline)
+    pub(crate) fn shut_down(&self, deadline: Instant) -> Leaked {
+        self.driver.borrow_mut().shut_down(deadline)
     }
 }

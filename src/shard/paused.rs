@@ -20,8 +20,9 @@ const LOOKS: usize = 2;
 
 impl Shard {
     /// Looks at the driver without waiting. If there is nothing to do, jumps to the next deadline,
-    /// or says to wait where time may not move. The sleep has been announced.
-    pub(super) fn look_and_jump(&self) -> Result<Wait, Errno> {
+    /// no further than `limit`, or says to wait where time may not move. The sleep has been
+    /// announced.
+    pub(super) fn look_and_jump(&self, limit: Instant) -> Result<Wait, Errno> {
         // Asked before messages are looked for: work says that it is over after it has sent what it
         // had to say.
         let is_held = self.shared.is_clock_held();
@@ -38,8 +39,9 @@ impl Shard {
             }
         }
         let is_held = is_held || self.driver.borrow().is_working();
-        let deadline = self.timers.borrow().next_deadline();
+        let deadline = self.timers.borrow().next_deadline().min(limit);
         if is_held || deadline == Instant::NEVER {
+            self.recorder.flush();
             return Ok(Wait::Until(Instant::NEVER));
         }
         self.move_clock(deadline);

@@ -27,7 +27,7 @@ use crate::shard::context;
 /// # annulus::Result::Ok(())
 /// ```
 pub fn block_on_stream<S: Stream>(runtime: &Runtime, stream: S) -> Result<BlockingStream<'_, S>> {
-    if context::is_entered() {
+    if context::is_running() {
         return Err(Error::already_running());
     }
     Ok(BlockingStream { runtime, stream: Box::pin(stream.fuse()) })

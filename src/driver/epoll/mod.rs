@@ -9,7 +9,7 @@ mod offload;
 mod watch;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -115,6 +115,19 @@ impl Epoll {
     /// Receives datagrams into the pool from now on.
     pub(super) fn open_datagrams(&mut self, pool: &Rc<Pool>) {
         self.datagrams = Some(Packer::of_datagrams(pool));
+    }
+
+    /// The epoll instance, which is readable itself while it has something to report (epoll(7)).
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Whether something has been taken from the kernel, or left by a helper, that has not been acted
+    /// on. A wake is no news by itself.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        !self.events.is_empty()
+            && (self.events.iter().any(|event| event.u64 != WAKE) || self.offload.has_answers())
     }
 
     fn register(&self, descriptor: RawFd, data: u64) -> Result<(), Errno> {
@@ -534,6 +547,10 @@ impl Epoll {
     /// Takes readiness from the kernel; sleeps if asked to.
     pub(super) fn park(&mut self, slots: &mut Slots, wait: Wait) -> Result<(), Errno> {
         let resumed = self.resume(slots);
+        if !self.events.is_empty() {
+            // What was taken has not been reaped, and is reported once only.
+            return Ok(());
+        }
         if wait == Wait::Busy && self.has_just_looked() {
             return Ok(());
         }

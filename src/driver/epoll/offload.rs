@@ -112,6 +112,11 @@ impl Offload {
         }
     }
 
+    /// Whether an answer waits to be taken.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.desk.lock().answers.is_empty()
+    }
+
     /// Whether a call on this descriptor has not been answered: then its number must not be given
     /// up, or the call would reach another file.
     pub(super) fn uses(&self, descriptor: RawFd) -> bool {

@@ -11,7 +11,7 @@ pub(in crate::driver) mod setup;
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use io_uring::{IoUring, cqueue};
 use self::buffer_ring::BufferRing;
 use self::door::Door;
 pub(crate) use self::setup::{Given, RingSettings};
-use super::event::EventFd;
+use super::event::{EventFd, EventSet};
 use super::slots::{Arm, SlotKey, Slots};
 use super::{Wait, calls, settle};
 use crate::buffer::Pool;
@@ -54,6 +54,29 @@ pub(super) struct Ring {
     is_bounding: bool,
     door: Door,
     given: Given,
+    /// For somebody else's loop; `None` if none has asked for it.
+    watch: Option<Watch>,
+}
+
+/// What tells somebody else's loop that there is something to do.
+///
+/// The ring's own descriptor does not become readable by work that waits for this thread (deferred
+/// task work), so the kernel bumps an eventfd then (io_uring_register_eventfd(3)). It may fail to
+/// where the reason is a bump of another eventfd (seen on Linux 6.18 at the second time), so wakes
+/// are looked for where they come from.
+struct Watch {
+    bumped: EventFd,
+    set: EventSet,
+}
+
+impl Watch {
+    fn new(ring: &IoUring, wakes: &EventFd) -> Result<Self, Errno> {
+        let bumped = EventFd::new()?;
+        let registered = ring.submitter().register_eventfd(bumped.descriptor());
+        registered.map_err(|error| Errno::from_io(&error))?;
+        let set = EventSet::new([&bumped, wakes])?;
+        Ok(Self { bumped, set })
+    }
 }
 
 impl Ring {
@@ -78,6 +101,7 @@ impl Ring {
             is_bounding: true,
             door,
             given,
+            watch: None,
         };
         let watch = entry::watch(this.event.descriptor());
         this.push(watch);
@@ -98,6 +122,30 @@ impl Ring {
         datagrams.replenish();
         *self.datagrams = Some(datagrams);
         Ok(())
+    }
+
+    /// A descriptor that is readable when there are completions, or work that leads to some, or a
+    /// wake.
+    pub(super) fn watch(&mut self) -> Result<BorrowedFd<'_>, Errno> {
+        if self.watch.is_none() {
+            self.watch = Some(Watch::new(&self.ring, &self.event)?);
+        }
+        Ok(self.watch.as_ref().expect("it was just made").set.as_fd())
+    }
+
+    /// Has the watched descriptor tell only of what comes from now on.
+    pub(super) fn forget_told(&self) {
+        if let Some(watch) = &self.watch {
+            watch.bumped.reset();
+            self.event.reset();
+        }
+    }
+
+    /// Makes the watched descriptor readable.
+    pub(super) fn tell(&self) {
+        if let Some(watch) = &self.watch {
+            watch.bumped.notify();
+        }
     }
 
     /// Queues the entry of a one-shot operation.

@@ -30,7 +30,7 @@ impl Wake for Parked {
 /// passed: `None` then.
 pub(super) fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     assert!(
-        !context::is_entered(),
+        !context::is_running(),
         "a blocking call would stop this shard and all its tasks; await the future instead"
     );
     let mut future = pin!(future);
