@@ -9,13 +9,14 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use annulus::net::{TcpListener, TcpStream};
 use annulus::shard::placement::Placement;
-use annulus::{Engine, Runtime, task, time};
+use annulus::{Engine, Runtime, sync, task, time};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -161,4 +162,59 @@ fn a_receive_with_a_time_limit_allocates_nothing() {
     if let Some(count) = serve_one(Engine::Uring, serve, ask) {
         assert_eq!(count, 0, "allocations in {REQUESTS} requests");
     }
+}
+
+/// Two tasks of one shard do something `WARM_UP + REQUESTS` times; counts what they allocate once
+/// they are warm.
+fn count_both<A, B>(one: impl FnOnce(Rc<Cell<u64>>) -> A, two: B) -> u64
+where
+    A: Future<Output = ()>,
+    B: Future<Output = ()> + 'static,
+{
+    let runtime = Runtime::builder().shards(1).placement(Placement::Floating).build().unwrap();
+    let before = Rc::new(Cell::new(0));
+    runtime.block_on(async {
+        let other = task::spawn(two);
+        one(Rc::clone(&before)).await;
+        let count = allocations() - before.get();
+        other.await.unwrap();
+        count
+    })
+}
+
+#[test]
+fn items_through_a_channel_allocate_nothing() {
+    let (sender, receiver) = sync::channel::bounded(16);
+    let receive = |before: Rc<Cell<u64>>| async move {
+        for number in 0..WARM_UP + REQUESTS {
+            if number == WARM_UP {
+                before.set(allocations());
+            }
+            assert_eq!(receiver.recv().await, Some(number));
+        }
+    };
+    let send = async move {
+        for number in 0..WARM_UP + REQUESTS {
+            sender.send(number).await.unwrap();
+        }
+    };
+    assert_eq!(count_both(receive, send), 0, "allocations in {REQUESTS} items");
+}
+
+#[test]
+fn turns_at_a_contended_lock_allocate_nothing() {
+    let mutex = Rc::new(sync::Mutex::new(0));
+    let take = |mutex: Rc<sync::Mutex<u64>>, before: Rc<Cell<u64>>| async move {
+        for number in 0..WARM_UP + REQUESTS {
+            if number == WARM_UP {
+                before.set(allocations());
+            }
+            let mut value = mutex.lock().await;
+            task::yield_now().await;
+            *value += 1;
+        }
+    };
+    let other = take(Rc::clone(&mutex), Rc::default());
+    let count = count_both(|before| take(Rc::clone(&mutex), before), other);
+    assert_eq!(count, 0, "allocations in {REQUESTS} turns");
 }

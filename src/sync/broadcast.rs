@@ -1,7 +1,8 @@
-//! Every value to every receiver, for the tasks of one shard; who is too slow is told what it missed.
+//! Every value to every receiver, for the tasks of one shard; who is too slow is told what it
+//! missed.
 //!
-//! Invariants: the log holds what some receiver has still to see, at most `capacity` values; a value
-//! that everybody has seen is gone. The numbers of values to come only grow.
+//! Invariants: the log holds what some receiver has still to see, at most `capacity` values; a
+//! value that everybody has seen is gone. The numbers of values to come only grow.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

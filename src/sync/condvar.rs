@@ -53,7 +53,8 @@ impl Condvar {
     /// is there: look again, or use [`Condvar::wait_while`].
     ///
     /// Cancel safe: a dropped wait no longer holds the lock, and a notification that was meant for
-    /// it alone goes to the next.
+    /// it alone goes to the next. So after a [`crate::time::timeout`] that expired, take the lock
+    /// anew.
     pub async fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let mutex: &'a Mutex<T> = MutexGuard::mutex(&guard);
         let mut notified = Notified { turn: Turn::joined(&self.waiters, ()), is_owed: false };

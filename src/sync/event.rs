@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use super::wait_list::{Turn, WaitList};
 
-/// A manual-reset event for the tasks of one shard: `!Send`, without atomics.
+/// A manual-reset event for the tasks of one shard: not `Sync`, without atomics.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -92,5 +92,29 @@ impl Future for EventWait<'_> {
             return Poll::Ready(());
         }
         self.turn.poll((), context.waker()).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::puppet::{now, pending, woken};
+    use super::*;
+
+    #[test]
+    fn a_set_releases_all_who_wait_and_all_who_come_until_it_is_cleared() {
+        let event = Event::new();
+        let (first, gone) = (pending(event.wait()), pending(event.wait()));
+        let last = pending(event.wait());
+        drop(gone);
+        event.set();
+        event.clear(); // Too late to hold them.
+        woken(first);
+        woken(last);
+        let held = pending(event.wait());
+        assert_eq!(event.waiting(), 1);
+        event.set();
+        event.set();
+        now(event.wait());
+        woken(held);
     }
 }

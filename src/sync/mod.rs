@@ -8,6 +8,19 @@
 //!   that is dropped after it was chosen passes its turn on.
 //! - A wake never runs the woken task: it is queued and runs in the next turn.
 //! - Once a primitive is closed, whoever waits is told.
+//! - A lock or a permit that a panic or an abort takes away from its holder goes to the next.
+//!
+//! The compiler keeps what is for one shard from leaving it:
+//!
+//! ```compile_fail
+//! fn may_move<T: Send>() {}
+//! may_move::<annulus::sync::channel::Sender<u32>>();
+//! ```
+//!
+//! ```compile_fail
+//! fn may_share<T: Sync>() {}
+//! may_share::<annulus::sync::Mutex<u32>>();
+//! ```
 
 mod barrier;
 mod bounded_semaphore;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use super::wait_list::{By, Left, Turn, WaitList};
 
-/// A lock around a value, for the tasks of one shard: `!Send`, without atomics.
+/// A lock around a value, for the tasks of one shard: not `Sync`, without atomics.
 ///
 /// Waiters get it in the order in which they began to wait. It is worth its place only where a
 /// value must stay untouched across an await; without an await in between, a `RefCell` does.

@@ -11,7 +11,8 @@ use std::future::poll_fn;
 use super::promise::AlreadySet;
 use super::wait_list::{By, Left, Turn, WaitList};
 
-/// A cell for the tasks of one shard that is filled once, by an async initialiser.
+/// A cell for the tasks of one shard that is filled once, by an async initialiser. For something
+/// that is to be done once and has no value, take `OnceCell<()>`.
 ///
 /// ```
 /// use annulus::{Runtime, sync::OnceCell, task};

@@ -160,3 +160,49 @@ impl<T> fmt::Debug for Receiver<T> {
         f.debug_struct("Receiver").field("sender", &self.0.has_sender.get()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::puppet::{Puppet, now, pending, woken};
+    use super::*;
+
+    #[test]
+    fn a_value_arrives_before_or_after_it_is_waited_for() {
+        let (sender, receiver) = channel();
+        sender.send(1).unwrap();
+        assert_eq!(now(receiver), Ok(1));
+        let (sender, mut receiver) = channel();
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+        let wait = pending(&mut receiver);
+        sender.send(2).unwrap();
+        assert_eq!(woken(wait), Ok(2));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
+    }
+
+    #[test]
+    fn each_side_learns_that_the_other_is_gone() {
+        let (sender, receiver) = channel::<u32>();
+        let wait = pending(receiver);
+        drop(sender);
+        assert_eq!(woken(wait), Err(Canceled(())));
+        let (mut sender, receiver) = channel();
+        let closed = pending(sender.closed());
+        drop(receiver);
+        woken(closed);
+        assert_eq!(sender.send(1), Err(SendError(1)));
+    }
+
+    #[test]
+    fn a_dropped_wait_leaves_the_value_for_the_next() {
+        let value = Rc::new(());
+        let (sender, mut receiver) = channel();
+        drop(pending(&mut receiver));
+        sender.send(Rc::clone(&value)).unwrap();
+        drop(Puppet::new(&mut receiver));
+        assert!(now(&mut receiver).is_ok());
+        let (sender, receiver) = channel();
+        sender.send(Rc::clone(&value)).unwrap();
+        drop(receiver);
+        assert_eq!(Rc::strong_count(&value), 1, "a value that nobody took is dropped");
+    }
+}

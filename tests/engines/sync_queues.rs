@@ -7,13 +7,16 @@
 //!   `a_queue_between_shards_ends_with_either_side`, and the models in `src/sync/shared`
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use annulus::shard::ShardId;
 use annulus::sync::queue::Queue;
 use annulus::sync::shared::{self, spsc};
-use annulus::sync::{SendError, TryRecvError, TrySendError, channel, oneshot};
+use annulus::sync::{SendError, TryRecvError, TrySendError, broadcast, channel, oneshot, watch};
 use annulus::{Engine, task};
+use futures_core::Stream;
 
 use crate::harness::{builder, run, run_with, turns, turns_until};
 
@@ -29,6 +32,9 @@ on_every_engine!(
     a_sleeping_shard_wakes_for_an_item,
     a_queue_between_shards_ends_with_either_side,
     threads_and_tasks_share_what_is_thread_safe,
+    a_broadcast_reaches_all_and_tells_who_was_too_slow,
+    followers_see_the_latest_value_and_the_end,
+    receivers_are_streams,
 );
 
 fn the_third_send_into_a_channel_of_two_waits(engine: Engine) {
@@ -282,5 +288,118 @@ fn threads_and_tasks_share_what_is_thread_safe(engine: Engine) {
         assert!(receiver.await.unwrap().is_ok());
         joined.join().unwrap();
         assert_eq!(*total.lock().await, 3 * COUNT);
+    });
+}
+
+fn a_broadcast_reaches_all_and_tells_who_was_too_slow(engine: Engine) {
+    run(engine, async {
+        let (sender, receiver) = broadcast::channel(4);
+        let follow = |mut receiver: broadcast::Receiver<u32>| async move {
+            let (mut seen, mut missed) = (Vec::new(), 0);
+            loop {
+                match receiver.recv().await {
+                    Ok(value) => seen.push(value),
+                    Err(broadcast::RecvError::Lagged(count)) => missed += count,
+                    Err(broadcast::RecvError::Closed) => break (seen, missed),
+                }
+            }
+        };
+        let aborted = task::spawn(follow(sender.subscribe()));
+        let quick: Vec<_> = (0..3).map(|_| task::spawn(follow(sender.subscribe()))).collect();
+        let slow = receiver;
+        let handled = Rc::new(Cell::new(0));
+        let mut counter = sender.subscribe();
+        let count = Rc::clone(&handled);
+        let counting = task::spawn(async move {
+            while counter.recv().await.is_ok() {
+                count.set(count.get() + 1);
+            }
+        });
+        for value in 0..10 {
+            assert_eq!(sender.send(value), Ok(if value < 5 { 6 } else { 5 }));
+            turns_until(|| handled.get() == value + 1).await;
+            // The others were woken before the counter, and have seen it as well.
+            turns(3).await;
+            if value == 4 {
+                assert!(aborted.abort());
+                turns_until(|| sender.receivers() == 5).await;
+            }
+        }
+        drop(sender);
+        for task in quick {
+            let (seen, missed) = task.await.unwrap();
+            assert_eq!((seen, missed), ((0..10).collect(), 0));
+        }
+        assert_eq!(follow(slow).await, (vec![6, 7, 8, 9], 6));
+        assert!(aborted.await.is_err());
+        counting.await.unwrap();
+    });
+}
+
+fn followers_see_the_latest_value_and_the_end(engine: Engine) {
+    run(engine, async {
+        let (sender, receiver) = watch::channel(0);
+        let followers: Vec<_> = (0..5)
+            .map(|_| {
+                let mut receiver = receiver.clone();
+                task::spawn(async move {
+                    let mut last = receiver.get();
+                    while receiver.changed().await.is_ok() {
+                        let value = receiver.get();
+                        assert!(value > last, "each change is seen once, in order");
+                        last = value;
+                    }
+                    last
+                })
+            })
+            .collect();
+        for value in 1..=20 {
+            sender.send(value);
+            turns(value % 3).await;
+        }
+        assert!(followers[0].abort());
+        drop(sender);
+        for (number, follower) in followers.into_iter().enumerate() {
+            assert_eq!(follower.await.ok(), (number > 0).then_some(20));
+        }
+        assert!(receiver.has_changed());
+    });
+}
+
+fn receivers_are_streams(engine: Engine) {
+    async fn collect(mut stream: impl Stream<Item = u32> + Unpin) -> Vec<u32> {
+        let mut items = Vec::new();
+        while let Some(item) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+            items.push(item);
+        }
+        items
+    }
+    run(engine, async {
+        let (sender, receiver) = channel::bounded(1);
+        let other = receiver.clone();
+        let collecting = task::spawn(collect(receiver));
+        for item in 0..5 {
+            sender.send(item).await.unwrap();
+        }
+        drop(sender);
+        assert_eq!(collecting.await.unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(other.recv().await, None);
+        let (mut sender, receiver) = spsc::channel(1);
+        let thread = std::thread::spawn(move || {
+            for item in 0..5 {
+                sender.send_blocking(item).unwrap();
+            }
+        });
+        assert_eq!(collect(receiver).await, [0, 1, 2, 3, 4]);
+        thread.join().unwrap();
+        // A stream that goes away while it waits takes no item with it.
+        let (sender, receiver) = channel::bounded(1);
+        let other = receiver.clone();
+        let collecting = task::spawn(collect(receiver));
+        turns(3).await;
+        assert_eq!(sender.try_send(7), Ok(()));
+        assert!(collecting.abort());
+        assert!(collecting.await.is_err());
+        assert_eq!(other.recv().await, Some(7));
     });
 }

@@ -3,7 +3,8 @@
 //! Everything here is `Send` and `Sync` as far as its values are, is shared by `Arc`, and costs
 //! atomics; within a shard [`crate::sync`] is cheaper. Locks, barrier and cell are those of the
 //! `async-lock` crate, [`channel`] is `async-channel`, [`notify`] is `event-listener`; they wake a
-//! task of whichever shard it lives on. [`spsc`] is the fast way from one shard to another.
+//! task of whichever shard it lives on, and are fair in the long run, not strictly in order.
+//! [`spsc`] is the fast way from one shard to another.
 //!
 //! Names that end in `_blocking` are for plain threads. On a shard they would stop all its tasks;
 //! those of [`spsc`], [`oneshot`] and [`Event`] refuse to.
