@@ -77,16 +77,23 @@ pub fn all() -> Vec<TaskInfo> {
 }
 
 /// How a task is spawned.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     name: Cow<'static, str>,
     class: Class,
 }
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Builder {
     /// No name, [`Class::Normal`].
     pub fn new() -> Self {
-        Self::default()
+        // Borrowed, unlike a default `Cow`: a task without a name allocates nothing for it.
+        Self { name: Cow::Borrowed(""), class: Class::default() }
     }
 
     /// The name that logs and dumps show. A literal costs nothing; a `String` is kept once.
