@@ -237,7 +237,8 @@ fn a_task_is_one_allocation_and_a_timer_none() {
             }
             allocations() - before
         };
-        (spawn_and_join().await, set_and_drop().await);
+        spawn_and_join().await;
+        set_and_drop().await;
         (spawn_and_join().await, set_and_drop().await)
     });
     assert_eq!((tasks, timers), (100, 0));
