@@ -54,8 +54,8 @@ struct State {
     /// Jobs that wait, by ascending number.
     pending: VecDeque<(u64, BoxedWork)>,
     numbers: u64,
-    /// Tasks that wait for room, in line, each with its ticket. A place is given up when its job has
-    /// been placed, not when it is told of room: so nobody overtakes.
+    /// Tasks that wait for room, in line, each with its ticket. A place is given up when its job
+    /// has been placed, not when it is told of room: so nobody overtakes.
     waiting: VecDeque<(u64, Waker)>,
     tickets: u64,
     /// Jobs that are assigned or run.
