@@ -12,7 +12,7 @@ use std::thread::{self, ThreadId};
 
 use super::mesh::{Job, Lane};
 use super::remote_task::{self, RemoteHandle};
-use super::{ShardId, context};
+use super::{Shard, ShardId, context};
 use crate::clock::{self, Instant};
 use crate::error::{Error, Result};
 use crate::executor::{Inbox, Sleeper};
@@ -351,8 +351,11 @@ impl ShardHandle {
 
     async fn send(&self, job: Job) -> Result<()> {
         let remote = self.shared.remote(self.id);
-        // A connection's own thread and foreign threads have no lane.
-        match context::try_with(|shard| (shard.has_lanes, shard.id())) {
+        // A connection's own thread, foreign threads and shards of other runtimes have no lane.
+        let lane = |shard: &Rc<Shard>| {
+            (shard.has_lanes && Arc::ptr_eq(&shard.shared, &self.shared), shard.id())
+        };
+        match context::try_with(lane) {
             Some((true, source)) => remote.send(source, job).await,
             _ => remote.inject(job),
         }

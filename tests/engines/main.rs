@@ -37,6 +37,7 @@ mod processes;
 mod scopes;
 mod script;
 mod shards;
+mod sharing;
 mod signals;
 mod streams;
 mod streams_async;
