@@ -120,7 +120,20 @@ impl Builder {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let info = TaskInfo::new(self.name, self.class, Location::caller());
+        self.spawn_from(Location::caller(), future)
+    }
+
+    /// [`Builder::spawn`] on behalf of whoever asked for it there.
+    pub(crate) fn spawn_from<F>(
+        self,
+        location: &'static Location<'static>,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let info = TaskInfo::new(self.name, self.class, location);
         match context::with(|shard| shard.executor.spawn_hook()) {
             None => context::with(|shard| JoinHandle::spawn(shard, info, future)),
             Some(hook) => hooks::spawn(&hook, info, future),

@@ -215,6 +215,17 @@ fn a_dump_covers_every_shard(engine: Engine) {
             task::Builder::new().name("there").spawn(pending::<()>()).detach();
         };
         shard(ShardId(1)).submit(start).await.unwrap();
+        let line = line!() + 1;
+        let remote = shard(ShardId(1)).spawn(pending::<()>);
+        let remote_site = loop {
+            let dump = Handle::current().dump_tasks().await.unwrap();
+            let found = dump.iter().find(|task| task.info.name() == "remote");
+            if let Some(found) = found {
+                break found.info.location();
+            }
+        };
+        assert_eq!((remote_site.file(), remote_site.line()), (file!(), line));
+        remote.abort();
         let dump = Handle::current().dump_tasks().await.unwrap();
         let names: Vec<_> = dump
             .iter()
