@@ -9,6 +9,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::connection::{Connection, Unbound};
 use super::halves::{ReadHalf, WriteHalf};
+use super::sending::Sending;
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
 use crate::op::{Direction, SocketOptions};
@@ -87,8 +88,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// The errors of send(2), EPIPE among them (never a signal).
-    pub async fn send(&self, payload: impl Into<Payload>) -> Result<Payload> {
-        self.connection.send(payload.into()).await
+    pub fn send(&self, payload: impl Into<Payload>) -> Sending<'_> {
+        self.connection.send(payload.into())
     }
 
     /// Sends all of several payloads, in order, as one operation.
@@ -260,8 +261,8 @@ impl UnixStream {
     ///
     /// # Errors
     /// As [`TcpStream::send`].
-    pub async fn send(&self, payload: impl Into<Payload>) -> Result<Payload> {
-        self.connection.send(payload.into()).await
+    pub fn send(&self, payload: impl Into<Payload>) -> Sending<'_> {
+        self.connection.send(payload.into())
     }
 
     /// As [`TcpStream::send_vectored`].
