@@ -44,7 +44,7 @@
 //!
 //! Dropping a future gives up what it was doing and leaves nothing behind; what that may lose is
 //! said at each async function. What runs on without its handle is a task. What waits for the
-//! kernel or for time is polled on the shard that it began on, and panics elsewhere with the reason.
+//! kernel or for time is polled on the shard that it began on; elsewhere it panics with the reason.
 //!
 //! A stream belongs to its shard and cannot be taken to another:
 //!
