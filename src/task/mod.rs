@@ -54,6 +54,8 @@ pub fn yield_now() -> YieldNow {
 /// Gives way if this task has had its slice or completions wait; otherwise costs a clock read. For
 /// loops that may run long without awaiting anything that is not ready.
 ///
+/// Cancel-safe.
+///
 /// # Panics
 /// Outside a runtime.
 pub async fn yield_if_needed() {
