@@ -1,7 +1,7 @@
 //! A window that runs the loop in its own thread freezes for as long as the computation takes.
 //!
 //! Answers the program whose button awaits a result for three units, then prints 30: what happens
-//! to the window meanwhile is seen to afterwards.
+//! to the window meanwhile is seen to afterwards. `background_loop` is the remedy.
 //!
 //! `cargo run --example freezing`
 

@@ -21,6 +21,7 @@ use loom::sync::{Mutex, MutexGuard};
 
 use crate::clock::{self, Instant};
 use crate::error::Error;
+use crate::executor::{self, panic_message};
 use crate::shard::context;
 
 /// What a panic carries.
@@ -40,7 +41,7 @@ pub enum JobState {
 /// Why work on another thread gave no value, or why waiting for it ended.
 pub struct WaitError {
     error: Error,
-    panic: Option<Panic>,
+    panic: Option<executor::Panic>,
 }
 
 impl WaitError {
@@ -49,7 +50,8 @@ impl WaitError {
     }
 
     fn panicked(panic: Panic) -> Self {
-        Self { error: Error::panicked(message_of(&*panic)), panic: Some(panic) }
+        let error = Error::panicked(panic_message(&*panic));
+        Self { error, panic: Some(executor::Panic::new(panic)) }
     }
 
     /// Whether the work was called back before it had a value.
@@ -84,7 +86,7 @@ impl WaitError {
 
     /// What the work panicked with, for [`std::panic::resume_unwind`].
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        self.panic
+        self.panic.map(executor::Panic::into_payload)
     }
 }
 
@@ -106,15 +108,6 @@ impl From<WaitError> for Error {
     fn from(error: WaitError) -> Self {
         error.error
     }
-}
-
-/// The text that a panic carries.
-pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a value that is no text")
 }
 
 /// What is said to be cancelled.
@@ -168,7 +161,7 @@ fn settle<T>(mut state: MutexGuard<'_, State<T>>, outcome: Outcome<T>) {
 /// Drops an outcome that nobody will see; a panic is logged.
 fn forget<T>(outcome: Outcome<T>) {
     if let Err(WaitError { panic: Some(panic), .. }) = outcome {
-        let message = message_of(&*panic);
+        let message = panic.message();
         tracing::error!(message, "work sent to another thread panicked and nobody looked");
     }
 }
@@ -431,7 +424,7 @@ mod tests {
         let error = refusal(receiver);
         assert_eq!(error.to_string(), "panicked: number 7");
         let payload = error.into_panic().unwrap();
-        assert_eq!(message_of(&*payload), "number 7");
+        assert_eq!(panic_message(&*payload), "number 7");
         let (duty, receiver) = channel::<()>("the shard");
         assert!(!duty.is_detached());
         drop(receiver);

@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use self::callback::{TimerHandle, schedule_after, schedule_at};
 pub use self::interval::{Interval, MissedTick, interval, interval_at};
 pub use crate::clock::Instant;
+use crate::error::Error;
 use crate::executor::timers::{TICK_NS, TimerKey};
 use crate::shard::{Shard, context};
 
@@ -167,6 +168,12 @@ impl fmt::Display for Elapsed {
 }
 
 impl std::error::Error for Elapsed {}
+
+impl From<Elapsed> for Error {
+    fn from(_: Elapsed) -> Self {
+        Error::timed_out("what was waited for")
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -218,3 +218,28 @@ fn turns_at_a_contended_lock_allocate_nothing() {
     let count = count_both(|before| take(Rc::clone(&mutex), before), other);
     assert_eq!(count, 0, "allocations in {REQUESTS} turns");
 }
+
+#[test]
+fn a_task_is_one_allocation_and_a_timer_none() {
+    let runtime = Runtime::builder().shards(1).placement(Placement::Floating).build().unwrap();
+    let (tasks, timers) = runtime.block_on(async {
+        let spawn_and_join = async || {
+            let before = allocations();
+            for number in 0..100_u32 {
+                assert_eq!(task::spawn(async move { number }).await.unwrap(), number);
+            }
+            allocations() - before
+        };
+        let set_and_drop = async || {
+            let before = allocations();
+            for _ in 0..100 {
+                time::timeout(Duration::from_secs(60), task::yield_now()).await.unwrap();
+            }
+            allocations() - before
+        };
+        spawn_and_join().await;
+        set_and_drop().await;
+        (spawn_and_join().await, set_and_drop().await)
+    });
+    assert_eq!((tasks, timers), (100, 0));
+}

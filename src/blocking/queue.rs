@@ -54,7 +54,8 @@ struct State {
     /// Jobs that wait, by ascending number.
     pending: VecDeque<(u64, BoxedWork)>,
     numbers: u64,
-    /// Tasks that wait for room, in line, each with its ticket.
+    /// Tasks that wait for room, in line, each with its ticket. A place is given up when its job
+    /// has been placed, not when it is told of room: so nobody overtakes.
     waiting: VecDeque<(u64, Waker)>,
     tickets: u64,
     /// Jobs that are assigned or run.
@@ -97,28 +98,35 @@ impl Queue {
         state.busy < self.threads_max || state.pending.len() < self.capacity
     }
 
-    /// The next in line, if there is room: to be woken without the lock.
-    fn next_in_line(&self, state: &mut State) -> Option<Waker> {
-        let is_told = self.has_room(state) || state.is_closed;
-        if is_told { state.waiting.pop_front().map(|(_, waker)| waker) } else { None }
+    /// Whether a job may be placed now by the holder of a ticket, or by one who has none.
+    fn has_turn(&self, state: &State, ticket: Option<u64>) -> bool {
+        self.has_room(state) && state.waiting.front().map(|(first, _)| *first) == ticket
+    }
+
+    /// The first in line, if there is room: to be woken without the lock.
+    fn next_in_line(&self, state: &State) -> Option<Waker> {
+        let first = state.waiting.front().filter(|_| self.has_room(state));
+        first.map(|(_, waker)| waker.clone())
     }
 
     /// Takes the job that `make` makes, if there is room for it.
     pub(super) fn try_push(&self, make: impl FnOnce() -> BoxedWork) -> Result<Placed, Refusal> {
-        self.push_locked(self.lock(), make)
+        self.push_locked(self.lock(), None, make)
     }
 
     fn push_locked(
         &self,
         mut state: MutexGuard<'_, State>,
+        ticket: Option<u64>,
         make: impl FnOnce() -> BoxedWork,
     ) -> Result<Placed, Refusal> {
         if state.is_closed {
             return Err(Refusal::Closed);
         }
-        if !self.has_room(&state) {
+        if !self.has_turn(&state, ticket) {
             return Err(Refusal::Full);
         }
+        let placed_waker = ticket.and_then(|_| state.waiting.pop_front());
         let work = make();
         let placed = if state.busy < self.threads_max {
             assert!(state.pending.is_empty(), "a job waits only while every thread has one");
@@ -134,8 +142,9 @@ impl Queue {
             state.pending.push_back((number, work));
             Placed { number: Some(number), wants_thread: false }
         };
-        let next = self.next_in_line(&mut state);
+        let next = self.next_in_line(&state);
         drop(state);
+        drop(placed_waker);
         if placed.number.is_none() && !placed.wants_thread {
             self.filled.notify_one();
         }
@@ -149,14 +158,16 @@ impl Queue {
         let mut place = Place { queue: self, ticket: None };
         poll_fn(|context| {
             let mut state = self.lock();
-            if !state.is_closed && !self.has_room(&state) {
+            if !state.is_closed && !self.has_turn(&state, place.ticket) {
                 let before = place.keep(&mut state, context.waker());
                 drop(state);
                 drop(before);
                 return Poll::Pending;
             }
             let take = || work.take().expect("a job is placed once");
-            Poll::Ready(self.push_locked(state, take))
+            let placed = self.push_locked(state, place.ticket, take);
+            place.ticket = None;
+            Poll::Ready(placed)
         })
         .await
     }
@@ -166,7 +177,7 @@ impl Queue {
         let mut state = self.lock();
         let place = state.pending.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         let (_, work) = state.pending.remove(place)?;
-        let next = self.next_in_line(&mut state);
+        let next = self.next_in_line(&state);
         drop(state);
         next.into_iter().for_each(Waker::wake);
         Some(work)
@@ -206,7 +217,7 @@ impl Queue {
             state.assigned.push_back(work);
             state.busy += 1;
         }
-        let next = self.next_in_line(&mut state);
+        let next = self.next_in_line(&state);
         drop(state);
         next.into_iter().for_each(Waker::wake);
     }
@@ -298,8 +309,8 @@ impl Queue {
     }
 }
 
-/// A place in the line of those who wait for room. Who leaves the line without having been told
-/// that there is room does nothing; who leaves after it tells the next.
+/// A place in the line of those who wait for room. Who leaves the line tells the next, who may have
+/// become the first.
 struct Place<'a> {
     queue: &'a Queue,
     ticket: Option<u64>,
@@ -314,15 +325,9 @@ impl Place<'_> {
         if let Some((_, place)) = held {
             return Some(std::mem::replace(place, waker.clone()));
         }
-        match self.ticket {
-            // It was told, and somebody was faster: it stays the first.
-            Some(ticket) => state.waiting.push_front((ticket, waker.clone())),
-            None => {
-                state.tickets += 1;
-                self.ticket = Some(state.tickets);
-                state.waiting.push_back((state.tickets, waker.clone()));
-            }
-        }
+        state.tickets += 1;
+        self.ticket = Some(state.tickets);
+        state.waiting.push_back((state.tickets, waker.clone()));
         None
     }
 }
@@ -333,8 +338,7 @@ impl Drop for Place<'_> {
         let mut state = self.queue.lock();
         let place = state.waiting.iter().position(|(other, _)| *other == ticket);
         let left = place.and_then(|place| state.waiting.remove(place));
-        // Otherwise it was told of room, which it may not have used.
-        let next = if left.is_none() { self.queue.next_in_line(&mut state) } else { None };
+        let next = self.queue.next_in_line(&state);
         drop(state);
         drop(left);
         next.into_iter().for_each(Waker::wake);

@@ -172,6 +172,11 @@ impl Driver {
         self.slots.poll(key, context)
     }
 
+    /// Whether a one-shot operation is complete.
+    pub(crate) fn is_ready(&mut self, key: SlotKey) -> bool {
+        self.slots.is_ready(key)
+    }
+
     /// The next event of a stream.
     pub(crate) fn poll_event(&mut self, key: SlotKey, context: &mut Context<'_>) -> Poll<Event> {
         self.slots.poll_event(key, context)
@@ -188,10 +193,23 @@ impl Driver {
         }
     }
 
-    /// Forgets an open descriptor that goes elsewhere. Nothing is in flight for it.
+    /// Forgets an open descriptor that goes elsewhere. Operations on it that were given up are seen
+    /// to their end first: an entry that waits for its submission names a number, which may soon
+    /// be another file's.
     pub(crate) fn release(&mut self, descriptor: RawFd) {
+        /// An operation on a socket ends with its cancel, usually in the first look.
+        const LOOKS: usize = 100;
         match &mut *self.backend {
-            Backend::Ring(_) => {}
+            Backend::Ring(ring) => {
+                for _ in 0..LOOKS {
+                    if !self.slots.is_used(descriptor) {
+                        break;
+                    }
+                    // An error is for the loop, which will meet it again.
+                    let _ = ring.park(&mut self.slots, Wait::No);
+                    ring.reap(&mut self.slots, clock::now());
+                }
+            }
             Backend::Epoll(epoll) => epoll.release(descriptor),
             Backend::Blocking(blocking) => blocking.release(descriptor),
         }

@@ -57,6 +57,8 @@ struct Stream {
     waker: Option<Waker>,
     /// Whether the holder waits: it found no event and has not been woken since.
     waiting: bool,
+    /// Who waits besides, where several tasks share a stream. All are woken: each looks again.
+    others: Vec<Waker>,
     events: VecDeque<Event>,
     credit: Option<Rc<Credit>>,
     arm: Arm,
@@ -146,6 +148,7 @@ impl Slots {
         let stream = Stream {
             waker: None,
             waiting: false,
+            others: Vec::new(),
             events: VecDeque::new(),
             credit,
             arm: Arm::Disarmed,
@@ -275,6 +278,7 @@ impl Slots {
                 {
                     waker.wake_by_ref();
                 }
+                stream.others.drain(..).for_each(Waker::wake);
             }
             State::Orphaned => drop(event),
             State::Free { .. } | State::InFlight { .. } | State::Ready(_) => {
@@ -292,9 +296,32 @@ impl Slots {
         if stream.over {
             return Poll::Ready(Event::End);
         }
+        let before = stream
+            .waker
+            .as_ref()
+            .filter(|before| stream.waiting && !before.will_wake(context.waker()));
+        if let Some(before) = before.cloned() {
+            stream.others.retain(|other| !other.will_wake(context.waker()));
+            stream.others.push(before);
+        }
         stream.waiting = true;
         leave_waker(&mut stream.waker, context);
         Poll::Pending
+    }
+
+    /// Whether an operation, orphaned or not, works on a descriptor.
+    pub(crate) fn is_used(&self, descriptor: RawFd) -> bool {
+        let busy = self.slots.iter().filter(|slot| match &slot.state {
+            State::InFlight { .. } | State::Orphaned => true,
+            State::Stream(stream) => stream.arm != Arm::Disarmed,
+            State::Free { .. } | State::Ready(_) => false,
+        });
+        busy.into_iter().any(|slot| slot.op.descriptor() == descriptor)
+    }
+
+    /// Whether a one-shot operation is complete.
+    pub(crate) fn is_ready(&mut self, key: SlotKey) -> bool {
+        self.get(key).is_some_and(|slot| matches!(slot.state, State::Ready(_)))
     }
 
     /// The holder is gone.

@@ -45,6 +45,7 @@ struct Extras {
 
 struct LiveTask {
     info: TaskInfo,
+    /// With a reference: it keeps a task alive that nobody else could wake.
     waker: Waker,
     spawned: Instant,
     polls: u32,

@@ -34,6 +34,7 @@ pub(crate) use self::live::{LiveView, TaskKey, unobserved};
 pub(crate) use self::local::Locals;
 use self::run_queue::RunQueue;
 pub use self::task::{Class, JoinError, TaskId, TaskInfo};
+pub(crate) use self::task::{Panic, panic_message};
 use crate::clock::{self, Instant, Ticker};
 use crate::metrics::{self, Counter, Measure};
 

@@ -131,19 +131,35 @@ impl fmt::Display for TaskInfo {
 
 /// Why a task gave no value: it was cancelled, or it panicked.
 pub struct JoinError {
-    /// In a mutex, so that the error is `Sync` and fits where errors go.
-    panic: Option<Mutex<Panic>>,
+    panic: Option<Panic>,
 }
 
-type Panic = Box<dyn Any + Send>;
+/// What a panic carried, in a mutex, so that an error that holds it is `Sync` and fits where errors
+/// go.
+pub(crate) struct Panic(Mutex<Box<dyn Any + Send>>);
+
+impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
+        Self(Mutex::new(payload))
+    }
+
+    /// Its text, as `panic!` makes it.
+    pub(crate) fn message(&self) -> String {
+        panic_message(&**self.0.lock().unwrap_or_else(PoisonError::into_inner)).to_owned()
+    }
+
+    pub(crate) fn into_payload(self) -> Box<dyn Any + Send> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl JoinError {
     pub(crate) fn cancelled() -> Self {
         Self { panic: None }
     }
 
-    pub(crate) fn panicked(panic: Panic) -> Self {
-        Self { panic: Some(Mutex::new(panic)) }
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self { panic: Some(Panic::new(payload)) }
     }
 
     /// Aborted, or dropped by a shutdown.
@@ -158,7 +174,7 @@ impl JoinError {
 
     /// What the task panicked with, for [`std::panic::resume_unwind`].
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        self.panic.map(|panic| panic.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.panic.map(Panic::into_payload)
     }
 }
 
@@ -175,10 +191,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.panic {
             None => f.write_str("the task was cancelled"),
-            Some(panic) => {
-                let panic = panic.lock().unwrap_or_else(PoisonError::into_inner);
-                write!(f, "the task panicked: {}", panic_message(&**panic))
-            }
+            Some(panic) => write!(f, "the task panicked: {}", panic.message()),
         }
     }
 }
@@ -195,7 +208,7 @@ impl From<JoinError> for Error {
     fn from(error: JoinError) -> Self {
         match error.panic {
             None => Error::cancelled("the task"),
-            Some(_) => Error::panicked(error),
+            Some(panic) => Error::panicked(panic.message()),
         }
     }
 }

@@ -133,8 +133,8 @@ impl Timers {
         TimerKey(index)
     }
 
-    /// Whether the timer has fired; if not, `waker` replaces the one it had, which is handed back to
-    /// be dropped when nothing is borrowed.
+    /// Whether the timer has fired; if not, `waker` replaces the one it had, which is handed back,
+    /// to be dropped when nothing is borrowed.
     pub(crate) fn poll(&mut self, key: TimerKey, waker: &Waker) -> (bool, Option<Waker>) {
         let timer = &mut self.timers[key.0 as usize];
         let is_same = timer.waker.as_ref().is_some_and(|old| old.will_wake(waker));
@@ -154,8 +154,8 @@ impl Timers {
         self.timers.remove(key.0 as usize).waker
     }
 
-    /// Fires every timer whose deadline is not after `now`. Their wakers go to `woken`, in order, to
-    /// be woken by the caller when nothing is borrowed: a waker may do anything.
+    /// Fires every timer whose deadline is not after `now`. Their wakers go to `woken`, in order,
+    /// for the caller to wake when nothing is borrowed: a waker may do anything.
     pub(crate) fn expire(&mut self, now: Instant, woken: &mut Vec<Waker>) {
         let target = now.as_nanos() >> self.tick_bits;
         self.fire(DUE, now, woken);

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use socket2::{SockAddr, SockRef, Socket};
 
+use super::datagram::Turn;
 use super::stream::TcpStream;
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     receiver: RefCell<Option<Stream>>,
     /// What a polled read has left of a chunk.
     rest: RefCell<Option<Lease>>,
+    /// Whether a receive into a buffer is under way.
+    is_receiving: Cell<bool>,
     /// A polled write that is under way. Dropped before the socket is closed.
     sending: RefCell<Option<Box<Completion>>>,
     /// How the last polled write failed, for the next to report.
@@ -56,6 +59,7 @@ impl Connection {
         });
         Self {
             receiver: RefCell::new(None),
+            is_receiving: Cell::new(false),
             rest: RefCell::new(None),
             sending: RefCell::new(None),
             send_error: Cell::new(None),
@@ -67,6 +71,12 @@ impl Connection {
 
     pub(super) fn raw(&self) -> RawFd {
         self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// The descriptor, for an operation: on the shard whose driver knows it.
+    fn number(&self) -> RawFd {
+        self.home.assert_here();
+        self.raw()
     }
 
     /// Failed or given up, the socket is closed as every other: behind its operations, and with
@@ -88,7 +98,8 @@ impl Connection {
         let mut receiver = self.receiver.borrow_mut();
         let receiver = match &mut *receiver {
             Some(receiver) => receiver,
-            none => match Stream::open(Op::Receive { socket: self.raw() }) {
+            _ if self.is_receiving.get() => return Poll::Ready(Err(Turn::is_taken())),
+            none => match Stream::open(Op::Receive { socket: self.number() }) {
                 Ok(stream) => none.insert(stream),
                 Err(errno) => return Poll::Ready(Err(Error::io("receiving", errno))),
             },
@@ -112,7 +123,8 @@ impl Connection {
                  use one of the two",
             ));
         }
-        let outcome = Completion::new(Op::ReceiveOnce { socket: self.raw(), buffer }).await;
+        let _turn = Turn::take(&self.is_receiving)?;
+        let outcome = Completion::new(Op::ReceiveOnce { socket: self.number(), buffer }).await;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::ReceiveOnce { buffer, .. }) => Ok(buffer),
             (Err(errno), _) => Err(Error::io("receiving", errno)),
@@ -180,7 +192,7 @@ impl Connection {
             left -= part.len();
         }
         let count = bytes.len();
-        let send = Op::Send { socket: self.raw(), payload: bytes.into(), sent: 0 };
+        let send = Op::Send { socket: self.number(), payload: bytes.into(), sent: 0 };
         *self.sending.borrow_mut() = Some(Box::new(Completion::new(send)));
         match self.poll_flush(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -238,7 +250,7 @@ impl Connection {
         if payload.is_empty() {
             return Ok(payload);
         }
-        let outcome = Completion::new(Op::Send { socket: self.raw(), payload, sent: 0 }).await;
+        let outcome = Completion::new(Op::Send { socket: self.number(), payload, sent: 0 }).await;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::Send { payload, .. }) => Ok(payload),
             (Err(errno), _) => Err(Error::io("sending", errno)),
@@ -256,7 +268,7 @@ impl Connection {
             return Ok(payloads);
         }
         let message = Box::new(Message::new(payloads));
-        let outcome = Completion::new(Op::SendVectored { socket: self.raw(), message }).await;
+        let outcome = Completion::new(Op::SendVectored { socket: self.number(), message }).await;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::SendVectored { message, .. }) => Ok(message.into_payloads()),
             (Err(errno), _) => Err(Error::io("sending", errno)),

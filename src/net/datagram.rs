@@ -167,6 +167,12 @@ impl Socket {
         self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
+    /// The descriptor, for an operation: on the shard whose driver knows it.
+    fn number(&self) -> RawFd {
+        self.home.assert_here();
+        self.raw()
+    }
+
     pub(super) fn descriptor(&self) -> &OwnedFd {
         self.socket.as_ref().expect("the socket is there until the drop")
     }
@@ -188,9 +194,10 @@ impl Socket {
         let mut receiver = self.receiver.borrow_mut();
         let receiver = match &mut *receiver {
             Some(receiver) => receiver,
+            _ if self.is_receiving.get() => return Poll::Ready(Err(Turn::is_taken())),
             none => {
                 let open =
-                    Op::ReceiveDatagrams { socket: self.raw(), shape: Box::new(Shape::new()) };
+                    Op::ReceiveDatagrams { socket: self.number(), shape: Box::new(Shape::new()) };
                 match Stream::open(open) {
                     Ok(stream) => none.insert(stream),
                     Err(errno) => return Poll::Ready(Err(Error::io("receiving", errno))),
@@ -221,7 +228,7 @@ impl Socket {
             ));
         }
         let _turn = Turn::take(&self.is_receiving)?;
-        let receive = Op::ReceiveFrom { socket: self.raw(), reception: Reception::new(buffer) };
+        let receive = Op::ReceiveFrom { socket: self.number(), reception: Reception::new(buffer) };
         let outcome = Completion::new(receive).await;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::ReceiveFrom { reception, .. }) => {
@@ -236,7 +243,7 @@ impl Socket {
 
     /// Sends one datagram, empty ones too, to the connected peer.
     pub(super) async fn send(&self, payload: Payload) -> Result<Payload> {
-        let send = Op::Send { socket: self.raw(), payload, sent: 0 };
+        let send = Op::Send { socket: self.number(), payload, sent: 0 };
         let outcome = Completion::new(send).await;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::Send { payload, .. }) => Ok(payload),
@@ -278,7 +285,7 @@ impl Socket {
         &self,
         letter: Box<Letter>,
     ) -> (std::result::Result<(), Errno>, Option<Box<Letter>>) {
-        let outcome = Completion::new(Op::SendTo { socket: self.raw(), letter }).await;
+        let outcome = Completion::new(Op::SendTo { socket: self.number(), letter }).await;
         let letter = match outcome.op {
             Op::SendTo { letter, .. } => Some(letter),
             _ => None,
@@ -297,17 +304,21 @@ impl Drop for Socket {
 }
 
 /// One receive into a buffer at a time.
-struct Turn<'a>(&'a Cell<bool>);
+pub(super) struct Turn<'a>(&'a Cell<bool>);
 
 impl<'a> Turn<'a> {
-    fn take(taken: &'a Cell<bool>) -> Result<Self> {
+    pub(super) fn take(taken: &'a Cell<bool>) -> Result<Self> {
         if taken.replace(true) {
-            return Err(Error::config(
-                "two receives into buffers at once on one socket: await the first, or receive \
-                 into the shard's buffers",
-            ));
+            return Err(Self::is_taken());
         }
         Ok(Self(taken))
+    }
+
+    pub(super) fn is_taken() -> Error {
+        Error::config(
+            "a second receive while one into a buffer is under way on the same socket: await that \
+             one first, or receive into the shard's buffers only",
+        )
     }
 }
 

@@ -132,6 +132,8 @@ impl Runtime {
         }
         self.shared.pools.end(clock::now() + self.teardown);
         drop(self.affinity.take());
+        // A hook may hold a handle of the very runtime that holds it.
+        drop(self.shared.hooks.set_panic_hook(None));
         report_leaked(&leaked);
         ShutdownReport { cancelled: self.shared.cancelled(), leaked }
     }

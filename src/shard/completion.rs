@@ -54,6 +54,13 @@ impl Future for Completion {
                 }
                 State::Done => panic!("an operation is not polled after its outcome"),
             };
+            if home.is_none() && driver.is_ready(key) && shard.has_had_its_share() {
+                // It was complete at once, as many before it. The outcome stays in its slot while
+                // others have their turn.
+                self.state = State::InFlight(key, Home(Rc::downgrade(shard)));
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let poll = driver.poll(key, context);
             if poll.is_pending() {
                 let home = home.unwrap_or_else(|| Home(Rc::downgrade(shard)));
@@ -94,6 +101,15 @@ impl Home {
         context::with(|shard| Self(Rc::downgrade(shard)))
     }
 
+    /// What is polled here must belong to the shard of the calling thread.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[inline]
+    pub(crate) fn assert_here(&self) {
+        context::with(|shard| self.assert_current(shard));
+    }
+
     /// What belongs to one shard cannot be polled on another.
     #[inline]
     fn assert_current(&self, shard: &Rc<Shard>) {
@@ -108,6 +124,8 @@ impl Home {
         if !context::is_current(&shard) {
             // Its loop does not run now. An error is for the loop, which will meet it again.
             let _ = driver.park(Wait::No);
+            drop(driver);
+            shard.tell_if_busy();
         }
     }
 

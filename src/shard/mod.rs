@@ -75,6 +75,8 @@ pub(crate) struct Shard {
     recorder: Rc<Recorder>,
     slice_end: Cell<Instant>,
     has_slept: Cell<bool>,
+    /// Operations that were complete at once, in this turn.
+    at_once: Cell<u32>,
     turns: Cell<u32>,
     /// Where the clock stands while this shard is not entered; `None` if it follows the real one.
     paused_at: Cell<Option<Instant>>,
@@ -138,6 +140,7 @@ impl Shard {
             wakes,
             slice_end: Cell::new(now),
             has_slept: Cell::new(false),
+            at_once: Cell::new(0),
             turns: Cell::new(0),
             _slice: priority::Short::for_current_thread(),
         }))
@@ -215,6 +218,7 @@ impl Shard {
 
     /// Reads the clock for the turn that begins: exactly after a sleep, which ends at a deadline.
     fn tick(&self) -> Instant {
+        self.at_once.set(0);
         if self.has_slept.replace(false) {
             self.executor.tick_exactly()
         } else {
@@ -308,6 +312,14 @@ impl Shard {
     /// Whether the running task has had its slice, or completions wait.
     pub(crate) fn should_yield(&self) -> bool {
         self.driver.borrow_mut().has_news() || self.executor.tick() >= self.slice_end.get()
+    }
+
+    /// Whether operations that complete at once have kept the shard long enough from everything
+    /// else. Counted as well as timed, since time may stand still.
+    pub(crate) fn has_had_its_share(&self) -> bool {
+        const AT_ONCE_COUNT_MAX: u32 = 1024;
+        self.at_once.set(self.at_once.get() + 1);
+        self.at_once.get() > AT_ONCE_COUNT_MAX || self.executor.tick() >= self.slice_end.get()
     }
 
     /// Refuses messages and drops every task at the await it stands at. Called while the shard is

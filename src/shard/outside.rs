@@ -50,7 +50,12 @@ impl Shard {
         let _ = self.submit_or_park(Wait::No);
         self.driver.borrow().forget_told();
         self.sleeper.announce();
-        if self.is_busy() {
+        self.tell_if_busy();
+    }
+
+    /// Has the descriptor tell that a turn has something to do, if it has and somebody watches.
+    pub(crate) fn tell_if_busy(&self) {
+        if self.is_watched.get() && self.is_busy() {
             self.driver.borrow().tell();
         }
     }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use std::thread::{self, ThreadId};
 
 use super::mesh::{Job, Lane};
 use super::remote_task::{self, RemoteHandle};
-use super::{ShardId, context};
+use super::{Shard, ShardId, context};
 use crate::clock::{self, Instant};
 use crate::error::{Error, Result};
 use crate::executor::{Inbox, Sleeper};
@@ -256,6 +256,7 @@ impl ShardHandle {
     ///
     /// # Errors
     /// `is_closed` if the shard has shut down, `is_panicked` if `f` or its future panicked.
+    #[track_caller]
     pub fn submit<F, Fut, R>(&self, f: F) -> impl Future<Output = Result<R>> + use<F, Fut, R>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -263,12 +264,13 @@ impl ShardHandle {
         R: Send + 'static,
     {
         let this = self.clone();
+        let site = Location::caller();
         async move {
             let (duty, receiver) = reply::channel(THE_SHARD);
             let sent = clock::now();
             this.send(Box::new(move || {
                 metrics::record(Measure::MeshHop, clock::now().nanos_since(sent));
-                remote_task::start("submitted", f, duty);
+                remote_task::start("submitted", site, f, duty);
             }))
             .await?;
             receiver.await.map_err(Error::from)
@@ -312,6 +314,7 @@ impl ShardHandle {
     /// # Errors
     /// The handle's. At once: `is_closed` if the shard has shut down, `is_limit` past
     /// [`limits::REMOTE_JOBS_COUNT_MAX`] jobs that the shard has not taken.
+    #[track_caller]
     pub fn spawn<F, Fut, T>(&self, f: F) -> RemoteHandle<T>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -319,12 +322,13 @@ impl ShardHandle {
         T: Send + 'static,
     {
         let remote = self.shared.remote(self.id);
+        let site = Location::caller();
         let (duty, receiver) = reply::channel(THE_SHARD);
         if let Err(error) = remote.reserve() {
             duty.refuse(error);
         } else {
             // A job that is refused answers by being dropped.
-            drop(remote.push(Box::new(move || remote_task::start("remote", f, duty))));
+            drop(remote.push(Box::new(move || remote_task::start("remote", site, f, duty))));
         }
         RemoteHandle::new(receiver, remote.thread())
     }
@@ -351,8 +355,11 @@ impl ShardHandle {
 
     async fn send(&self, job: Job) -> Result<()> {
         let remote = self.shared.remote(self.id);
-        // A connection's own thread and foreign threads have no lane.
-        match context::try_with(|shard| (shard.has_lanes, shard.id())) {
+        // A connection's own thread, foreign threads and shards of other runtimes have no lane.
+        let lane = |shard: &Rc<Shard>| {
+            (shard.has_lanes && Arc::ptr_eq(&shard.shared, &self.shared), shard.id())
+        };
+        match context::try_with(lane) {
             Some((true, source)) => remote.send(source, job).await,
             _ => remote.inject(job),
         }

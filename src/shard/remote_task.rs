@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,8 +18,11 @@ use crate::error::Error;
 use crate::reply::{Duty, JobState, Panic, Receiver, WaitError};
 use crate::task;
 
+/// Where a task was asked for, for dumps.
+pub(super) type Site = &'static Location<'static>;
+
 /// Starts the task on this shard, unless it has been called back.
-pub(super) fn start<F, Fut, T>(name: &'static str, f: F, duty: Duty<T>)
+pub(super) fn start<F, Fut, T>(name: &'static str, site: Site, f: F, duty: Duty<T>)
 where
     F: FnOnce() -> Fut + 'static,
     Fut: Future<Output = T> + 'static,
@@ -27,7 +30,7 @@ where
 {
     if duty.begin() {
         let unanswered = Unanswered(Some(duty));
-        task::Builder::new().name(name).spawn(serve(f, unanswered)).detach();
+        task::Builder::new().name(name).spawn_from(site, serve(f, unanswered)).detach();
     }
 }
 

@@ -5,7 +5,9 @@
 //! final: past it they yield `None` for ever, which the trait alone does not promise; and
 //! [`block_on_stream`], by which code that is not async reads one.
 //!
-//! A `next().await` is cancel-safe: dropped, it has taken nothing.
+//! A `next().await` is cancel-safe: dropped, it has taken nothing. A stream made of futures holds
+//! the one that is under way, though, with its place in whatever line that waits in: drop a stream
+//! that is not read on.
 //!
 //! ```
 //! use annulus::{Runtime, stream::{self, StreamExt}};

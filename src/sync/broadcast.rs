@@ -296,9 +296,11 @@ pub enum TryRecvError {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use proptest::prelude::*;
 
-    use super::super::puppet::{now, pending, woken};
+    use super::super::puppet::{Puppet, now, pending, woken};
     use super::*;
 
     #[test]
@@ -408,6 +410,128 @@ mod tests {
                 let oldest = receivers.iter().map(|(_, next)| *next).min().unwrap_or(sent);
                 let kept = (sent - oldest).min(capacity as u64);
                 prop_assert_eq!(sender.0.log.borrow().entries.len() as u64, kept);
+            }
+        }
+    }
+
+    /// A receiver, which is inside of the future while that waits.
+    struct Follower {
+        receiver: Option<Receiver<u64>>,
+        /// The future gives the receiver back, without a value once the flag is set.
+        wait: Option<(Rc<Cell<bool>>, Wait)>,
+        /// The number of the value that it should see next.
+        next: u64,
+    }
+
+    type Wait = Puppet<'static, (Receiver<u64>, Option<Result<u64, RecvError>>)>;
+
+    /// What was sent and whether more may come.
+    struct Sent {
+        count: u64,
+        capacity: u64,
+        is_over: bool,
+    }
+
+    impl Follower {
+        fn new(receiver: Receiver<u64>, next: u64) -> Self {
+            Self { receiver: Some(receiver), wait: None, next }
+        }
+
+        fn begin(&mut self) {
+            let Some(mut receiver) = self.receiver.take() else { return };
+            let is_cancelled = Rc::new(Cell::new(false));
+            let flag = Rc::clone(&is_cancelled);
+            let wait = async move {
+                let mut recv = receiver.recv();
+                let received = poll_fn(|context| {
+                    if flag.get() {
+                        return Poll::Ready(None);
+                    }
+                    Pin::new(&mut recv).poll(context).map(Some)
+                });
+                let received = received.await;
+                drop(recv);
+                (receiver, received)
+            };
+            self.wait = Some((is_cancelled, Puppet::new(wait)));
+        }
+
+        fn poll(&mut self, sent: &Sent) {
+            let Some((_, wait)) = &mut self.wait else { return };
+            let Poll::Ready((receiver, received)) = wait.poll() else { return };
+            (self.receiver, self.wait) = (Some(receiver), None);
+            match received {
+                Some(Ok(value)) => {
+                    assert_eq!(value, self.next);
+                    self.next += 1;
+                }
+                Some(Err(RecvError::Lagged(missed))) => {
+                    self.next += missed;
+                    assert_eq!(self.next, sent.count - sent.capacity);
+                }
+                Some(Err(RecvError::Closed)) => {
+                    assert!(sent.is_over && self.next == sent.count);
+                }
+                None => {}
+            }
+        }
+
+        fn cancel(&mut self, sent: &Sent) {
+            let Some((flag, _)) = &self.wait else { return };
+            flag.set(true);
+            self.poll(sent);
+            assert!(self.receiver.is_some());
+        }
+
+        fn check(&self, sent: &Sent) {
+            let is_asleep = self.wait.as_ref().is_some_and(|(_, wait)| !wait.is_woken());
+            let has_reason = self.next == sent.count && !sent.is_over;
+            assert!(!is_asleep || has_reason, "it sleeps by a value or past the end");
+        }
+    }
+
+    proptest! {
+        /// No wake and no value is lost, whatever waits are cancelled, woken or not.
+        #[test]
+        fn a_cancelled_wait_costs_nobody_a_value(
+            capacity in 1..4usize,
+            steps in prop::collection::vec((0..10u8, 0..4usize), 0..200),
+        ) {
+            let (sender, first) = channel(capacity);
+            let mut sent = Sent { count: 0, capacity: capacity as u64, is_over: false };
+            let mut followers = vec![Follower::new(first, 0)];
+            for (step, place) in steps {
+                match (step, followers.get_mut(place)) {
+                    (0 | 1, _) => sent.count += u64::from(sender.send(sent.count).is_ok()),
+                    (2, None) => followers.push(Follower::new(sender.subscribe(), sent.count)),
+                    (3, Some(_)) => drop(followers.remove(place)),
+                    (4 | 5, Some(follower)) => {
+                        follower.begin();
+                        follower.poll(&sent);
+                    }
+                    (6 | 7, Some(follower)) => follower.poll(&sent),
+                    (8 | 9, Some(follower)) => follower.cancel(&sent),
+                    _ => {}
+                }
+                for follower in &followers {
+                    follower.check(&sent);
+                }
+            }
+            let waiting = followers.iter().filter(|follower| follower.wait.is_some());
+            prop_assert!(sender.0.waiters.len() <= waiting.count());
+            drop(sender);
+            sent.is_over = true;
+            for follower in &mut followers {
+                follower.check(&sent);
+                follower.poll(&sent);
+                // Each sees the rest, to the end.
+                while follower.next < sent.count {
+                    follower.begin();
+                    follower.poll(&sent);
+                }
+                follower.begin();
+                follower.poll(&sent);
+                prop_assert!(follower.wait.is_none());
             }
         }
     }

@@ -138,11 +138,12 @@ impl<T> fmt::Debug for Sender<T> {
     }
 }
 
-/// The receiving side of a channel, and a stream of its items. When its last clone is dropped the
-/// channel closes and what is queued is dropped.
+/// The receiving side of a channel, and a stream of its items, see [`Receiver::poll_recv`]. When
+/// its last clone is dropped the channel closes and what is queued is dropped.
 pub struct Receiver<T> {
     shared: Rc<Shared<T>>,
-    /// The place in line of [`Receiver::poll_recv`].
+    /// The waker of [`Receiver::poll_recv`]. Whoever polled may never come again, so it is in no
+    /// one's way.
     ticket: Option<Ticket>,
 }
 
@@ -164,10 +165,15 @@ impl<T> Receiver<T> {
         self.shared.queue.try_get()
     }
 
-    /// [`Receiver::recv`] for hand-written futures: the waker of the last poll is the one woken.
+    /// [`Receiver::recv`] for hand-written futures and for the stream: the waker of the last poll
+    /// is the one woken.
+    ///
+    /// It takes no place in line, so it may be polled once and never again: who waits by
+    /// [`Receiver::recv`] is served first, and an item for which nobody does wakes every receiver
+    /// that was polled. The first to come has it, the others are pending again.
     #[inline]
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
-        self.shared.queue.poll_get(&mut self.ticket, context)
+        self.shared.queue.poll_watch(&mut self.ticket, context)
     }
 
     /// Ends the channel from this side: nothing more is sent, what is queued is still received.
@@ -208,7 +214,7 @@ impl<T> futures_core::Stream for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.shared.queue.leave_get(&mut self.ticket);
+        self.shared.queue.unwatch(&mut self.ticket);
         let left = self.shared.receivers.get() - 1;
         self.shared.receivers.set(left);
         if left == 0 {
@@ -222,3 +228,6 @@ impl<T> fmt::Debug for Receiver<T> {
         f.debug_struct("Receiver").field("queue", &self.shared.queue).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,9 @@
 //! What stands here is for the tasks of one shard: it needs no atomics, is not `Sync`, and is
 //! shared by `Rc`. What crosses threads is in [`shared`]. Rules that hold for all of it:
 //!
-//! - Who waits is served in the order in which it began to wait; nobody overtakes.
+//! - Who waits is served in the order in which it began to wait; nobody overtakes. A receiver that
+//!   is polled as a stream takes no place in line, since it may never come back: it is shown what
+//!   nobody waits for.
 //! - Every wait is cancel safe: dropping it leaves no permit, place, item or turn behind. A waiter
 //!   that is dropped after it was chosen passes its turn on.
 //! - A wake never runs the woken task: it is queued and runs in the next turn.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::{FuturesUnordered, Stream};
 
@@ -34,7 +34,7 @@ use super::{AbortHandle, Builder, JoinError, JoinHandle};
 #[must_use = "dropping a set aborts its tasks"]
 pub struct JoinSet<T> {
     running: FuturesUnordered<JoinHandle<T>>,
-    /// Seen to have ended by a [`super::wait`] that was dropped before it gave them out.
+    /// Seen to have ended, and not yet given out.
     finished: VecDeque<Result<T, JoinError>>,
 }
 
@@ -57,6 +57,12 @@ impl<T> JoinSet<T> {
     /// Takes in a task that runs already: from now on it ends with the set.
     pub fn insert(&mut self, task: JoinHandle<T>) {
         self.running.push(task);
+        // Looked at now, so that it says when it ends: otherwise those that end before the first
+        // wait would come in the order in which they were added.
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(ended)) = Pin::new(&mut self.running).poll_next(&mut context) {
+            self.finished.push_back(ended);
+        }
     }
 
     /// Aborts every task that has not ended. Each still gives its result, a cancellation.

@@ -77,16 +77,23 @@ pub fn all() -> Vec<TaskInfo> {
 }
 
 /// How a task is spawned.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     name: Cow<'static, str>,
     class: Class,
 }
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Builder {
     /// No name, [`Class::Normal`].
     pub fn new() -> Self {
-        Self::default()
+        // Borrowed, unlike a default `Cow`: a task without a name allocates nothing for it.
+        Self { name: Cow::Borrowed(""), class: Class::default() }
     }
 
     /// The name that logs and dumps show. A literal costs nothing; a `String` is kept once.
@@ -113,7 +120,20 @@ impl Builder {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let info = TaskInfo::new(self.name, self.class, Location::caller());
+        self.spawn_from(Location::caller(), future)
+    }
+
+    /// [`Builder::spawn`] on behalf of whoever asked for it there.
+    pub(crate) fn spawn_from<F>(
+        self,
+        location: &'static Location<'static>,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let info = TaskInfo::new(self.name, self.class, location);
         match context::with(|shard| shard.executor.spawn_hook()) {
             None => context::with(|shard| JoinHandle::spawn(shard, info, future)),
             Some(hook) => hooks::spawn(&hook, info, future),

@@ -71,7 +71,8 @@ pub async fn wait_where<T>(
     timeout: Option<Duration>,
 ) -> (Vec<Result<T, JoinError>>, usize) {
     let mut sleep = pin!(timeout.map(time::sleep));
-    // Left by a wait that was dropped. All are asked, so that each is asked once.
+    // Seen before, by an insert or a wait that was dropped. All are asked, so that each is asked
+    // once.
     let mut enough = set.finished().iter().filter(|ended| is_enough(ended)).count() > 0;
     poll_fn(|context| {
         if set.poll_collect(context, &mut is_enough).is_ready() || std::mem::take(&mut enough) {

@@ -6,8 +6,8 @@
 //! and drops it after the n-th poll: at once, some turns later, or once its outcome waits. It is
 //! told again for each n until the future ends by itself. [`stages`] polls at moments of its own.
 //!
-//! - [`net`]: `TcpStream` and `UnixStream`: `connect, connect_with, connect_to, connect_to_with,
-//!   connect_any, recv, recv_into, send, send_vectored, shutdown`; `ReadHalf::recv`,
+//! - [`net`]: `TcpStream` and, what it has of it, `UnixStream`: `connect, connect_with, connect_to,
+//!   connect_to_with, connect_any, recv, recv_into, send, send_vectored, shutdown`; `ReadHalf::recv`,
 //!   `WriteHalf::{send, send_vectored, shutdown}`; `resolve`; `accept` of both listeners.
 //! - [`datagrams`]: `UdpSocket` and `UnixDatagram`: `recv_from, recv, datagrams, recv_from_into,
 //!   send_to, send`.

@@ -16,6 +16,15 @@ use annulus::net::{TcpListener, TcpStream, serve_connection};
 use annulus::shard::placement::Placement;
 use annulus::{Builder, Engine, Handle, Runtime, task, time};
 
+/// Calls something when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Longer than any test takes on a busy machine: past it, it hangs.
 const HANG: Duration = Duration::from_secs(120);
 

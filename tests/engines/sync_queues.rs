@@ -2,7 +2,9 @@
 //!
 //! Rows:
 //! - D1 → `the_third_send_into_a_channel_of_two_waits`, `a_closed_channel_drains_and_then_ends`,
-//!   `a_million_items_keep_their_order`, `workers_share_a_queue_and_report_what_they_have_done`
+//!   `a_million_items_keep_their_order`, `workers_share_a_queue_and_report_what_they_have_done`,
+//!   `a_timed_out_next_leaves_the_item_to_the_same_receiver`,
+//!   `a_stream_that_is_not_read_on_starves_nobody`
 //! - D2 → `a_million_items_go_from_shard_to_shard_in_order`, `a_sleeping_shard_wakes_for_an_item`,
 //!   `a_queue_between_shards_ends_with_either_side`, and the models in `src/sync/shared`
 
@@ -10,12 +12,14 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use annulus::shard::ShardId;
+use annulus::stream::StreamExt;
 use annulus::sync::queue::Queue;
 use annulus::sync::shared::{self, spsc};
 use annulus::sync::{SendError, TryRecvError, TrySendError, broadcast, channel, oneshot, watch};
-use annulus::{Engine, task};
+use annulus::{Engine, task, time};
 use futures_core::Stream;
 
 use crate::harness::{builder, run, run_with, turns, turns_until};
@@ -35,6 +39,9 @@ on_every_engine!(
     a_broadcast_reaches_all_and_tells_who_was_too_slow,
     followers_see_the_latest_value_and_the_end,
     receivers_are_streams,
+    a_timed_out_next_leaves_the_item_to_the_same_receiver,
+    a_stream_that_is_not_read_on_starves_nobody,
+    a_stream_that_is_read_on_misses_nothing_beside_an_idle_one,
 );
 
 fn the_third_send_into_a_channel_of_two_waits(engine: Engine) {
@@ -401,5 +408,93 @@ fn receivers_are_streams(engine: Engine) {
         assert!(collecting.abort());
         assert!(collecting.await.is_err());
         assert_eq!(other.recv().await, Some(7));
+    });
+}
+
+/// Gives up on the next item after a while, with the stream still there.
+async fn give_up<S: Stream<Item = u32> + Unpin>(stream: &mut S) {
+    assert!(time::timeout(Duration::from_millis(1), stream.next()).await.is_err());
+}
+
+fn a_timed_out_next_leaves_the_item_to_the_same_receiver(engine: Engine) {
+    run_with(builder(engine).paused_clock(true), async {
+        let (sender, mut receiver) = channel::unbounded();
+        give_up(&mut receiver).await;
+        sender.try_send(1).unwrap();
+        assert_eq!((receiver.len(), receiver.try_recv()), (1, Ok(1)));
+        give_up(&mut receiver).await;
+        sender.try_send(2).unwrap();
+        assert_eq!(receiver.recv().await, Some(2));
+        give_up(&mut receiver).await;
+        sender.try_send(3).unwrap();
+        assert_eq!(receiver.next().await, Some(3));
+        give_up(&mut receiver).await;
+        let sending = task::spawn(async move { sender.send(4).await });
+        assert_eq!((receiver.recv().await, receiver.recv().await), (Some(4), None));
+        assert_eq!(sending.await.unwrap(), Ok(()));
+        // Across threads as well.
+        let (sender, receiver) = shared::channel::unbounded();
+        let mut receiver = Box::pin(receiver);
+        give_up(&mut receiver).await;
+        sender.try_send(1).unwrap();
+        assert_eq!(receiver.recv().await, Ok(1));
+        let (mut sender, mut receiver) = spsc::channel(1);
+        give_up(&mut receiver).await;
+        sender.try_send(1).unwrap();
+        assert_eq!(receiver.try_recv(), Ok(1));
+        give_up(&mut receiver).await;
+        let sending = task::spawn(async move { sender.send(2).await });
+        assert_eq!((receiver.recv().await, receiver.recv().await), (Some(2), None));
+        assert_eq!(sending.await.unwrap(), Ok(()));
+    });
+}
+
+fn a_stream_that_is_not_read_on_starves_nobody(engine: Engine) {
+    run_with(builder(engine).paused_clock(true), async {
+        let (sender, mut idle) = channel::bounded(1);
+        let live = idle.clone();
+        give_up(&mut idle).await;
+        let receiving = task::spawn(async move { (live.recv().await, live) });
+        turns(3).await;
+        sender.try_send(1).unwrap();
+        let (item, live) = receiving.await.unwrap();
+        assert_eq!(item, Some(1));
+        // An item that is there when the live one comes, and the room that it makes.
+        sender.try_send(2).unwrap();
+        let sending = task::spawn(async move { sender.send(3).await });
+        turns(3).await;
+        assert_eq!((live.recv().await, live.recv().await), (Some(2), Some(3)));
+        assert_eq!((sending.await.unwrap(), live.recv().await), (Ok(()), None));
+        drop(idle);
+        let (sender, live) = shared::channel::unbounded();
+        let mut idle = Box::pin(live.clone());
+        give_up(&mut idle).await;
+        let receiving = task::spawn(async move { live.recv().await });
+        turns(3).await;
+        sender.try_send(1).unwrap();
+        assert_eq!(receiving.await.unwrap(), Ok(1));
+    });
+}
+
+fn a_stream_that_is_read_on_misses_nothing_beside_an_idle_one(engine: Engine) {
+    run_with(builder(engine).paused_clock(true), async {
+        let (sender, mut idle) = channel::bounded(1);
+        let live = idle.clone();
+        give_up(&mut idle).await;
+        let collecting = task::spawn(live.collect::<Vec<u32>>());
+        for item in 0..5 {
+            turns(3).await;
+            sender.send(item).await.unwrap();
+        }
+        // A receive that is dropped when it was promised an item leaves it to the stream.
+        let other = idle.clone();
+        let receiving = task::spawn(async move { other.recv().await });
+        turns(3).await;
+        sender.try_send(5).unwrap();
+        assert!(receiving.abort());
+        assert!(receiving.await.is_err());
+        drop(sender);
+        assert_eq!(collecting.await.unwrap(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(idle.next().await, None);
     });
 }

@@ -7,29 +7,27 @@
 //! | A6 A7 | a_result_is_had_without_waiting_and_once, how_a_task_ended_is_told_apart |
 //! | A8 | an_abort_handle_aborts_and_holds_nothing |
 //! | A9 | a_task_is_finished_however_it_ended |
-//! | A10 | callbacks_run_in_order_after_the_end, … |
 //! | A11 | a_dump_says_where_a_task_is_stuck |
 //! | A12 | the_running_task_is_known_to_itself_alone |
 //! | A14 | a_handle_knows_its_shard |
 //! | A19 | a_spawn_hook_sees_and_wraps_every_spawn, … |
-//! | A20 | a_task_local_is_copied_at_the_spawn |
 //! | J1 | a_slow_poll_is_counted_from_the_limit_on |
 //! | J2 | a_panic_hook_is_set_read_and_restored, … |
 //! | J3 | a_panic_that_nobody_looks_at_is_counted |
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use annulus::metrics::Counter;
 use annulus::shard::{ShardId, shard};
-use annulus::task::{JoinError, LocalBoxFuture, TaskId, TaskInfo, TaskPanic, TaskState, Waiting};
-use annulus::{Engine, Handle, task, task_local, time};
+use annulus::task::{LocalBoxFuture, TaskId, TaskInfo, TaskPanic, TaskState, Waiting};
+use annulus::{Engine, Handle, task, time};
 
-use crate::harness::{builder, pair, run, run_with, turns};
+use crate::harness::{OnDrop, builder, pair, run, run_with, turns};
 
 on_every_engine!(
     a_name_shows_in_the_list_of_tasks,
@@ -38,29 +36,17 @@ on_every_engine!(
     how_a_task_ended_is_told_apart,
     an_abort_handle_aborts_and_holds_nothing,
     a_task_is_finished_however_it_ended,
-    callbacks_run_in_order_after_the_end,
-    a_callback_on_an_ended_task_runs_on_the_next_turn,
-    a_callback_sees_how_the_task_ended,
-    a_callback_that_panics_holds_up_no_other,
     a_dump_says_where_a_task_is_stuck,
     a_dump_covers_every_shard,
     the_running_task_is_known_to_itself_alone,
     a_handle_knows_its_shard,
     a_spawn_hook_sees_and_wraps_every_spawn,
     a_spawn_hook_that_swallows_a_future_cancels_the_task,
-    a_task_local_is_copied_at_the_spawn,
-    a_callback_sees_the_locals_of_who_registered_it,
     a_slow_poll_is_counted_from_the_limit_on,
     a_panic_hook_is_set_read_and_restored,
     a_panic_hook_that_panics_is_contained,
     a_panic_that_nobody_looks_at_is_counted,
     a_panic_in_a_drop_costs_the_task_alone,
-    callbacks_come_after_the_drop_of_an_aborted_future,
-    callbacks_may_come_late_again_and_again,
-    callbacks_that_hold_their_own_handle_go_with_the_runtime,
-    the_first_local_of_all_stays_with_its_task,
-    what_is_dropped_sees_the_locals_of_its_task,
-    a_message_has_no_locals_and_each_run_starts_afresh,
     a_waker_may_drop_what_waits_for_a_timer,
     a_clock_moved_by_hand_makes_no_poll_slow,
     a_future_begun_in_another_runtime_says_so,
@@ -192,95 +178,6 @@ fn a_task_is_finished_however_it_ended(engine: Engine) {
     });
 }
 
-fn callbacks_run_in_order_after_the_end(engine: Engine) {
-    run(engine, async {
-        let trace = Trace::default();
-        let inside = Rc::clone(&trace);
-        let task = task::spawn(async move {
-            note(&inside, "start");
-            task::yield_now().await;
-            note(&inside, "end");
-            "FINISHED"
-        });
-        let callback = |name: &'static str| {
-            let trace = Rc::clone(&trace);
-            move |result: &Result<&str, JoinError>| {
-                note(&trace, format!("{name} {}", result.as_ref().unwrap()));
-            }
-        };
-        task.on_complete(callback("Shiyanlou"));
-        let removed = task.on_complete(callback("removed"));
-        task.on_complete(callback("second"));
-        assert!(task.remove_callback(removed));
-        assert!(!task.remove_callback(removed));
-        let inside = Rc::clone(&trace);
-        let beside = task::spawn(async move {
-            turns(1).await;
-            note(&inside, "turn of the end");
-        });
-        assert_eq!(task.await.unwrap(), "FINISHED");
-        note(&trace, "joined");
-        beside.await.unwrap();
-        let expected =
-            ["start", "end", "turn of the end", "Shiyanlou FINISHED", "second FINISHED", "joined"];
-        assert_eq!(*trace.borrow(), expected);
-    });
-}
-
-fn a_callback_on_an_ended_task_runs_on_the_next_turn(engine: Engine) {
-    run(engine, async {
-        let task = task::spawn(hello(2, 3));
-        turns(3).await;
-        assert!(task.is_finished());
-        let seen = Rc::new(Cell::new(0));
-        for factor in [1, 10] {
-            let place = Rc::clone(&seen);
-            task.on_complete(move |result| {
-                place.set(place.get() * 10 + factor * result.as_ref().unwrap());
-            });
-        }
-        let removed = task.on_complete(|_| panic!("it was removed"));
-        assert!(task.remove_callback(removed));
-        assert_eq!(seen.get(), 0, "never inline");
-        task::yield_now().await;
-        assert_eq!(seen.get(), 100);
-        assert_eq!(task.state(), TaskState::Finished);
-        // The result is still there for whoever joins.
-        assert_eq!(task.await.unwrap(), 5);
-    });
-}
-
-fn a_callback_sees_how_the_task_ended(engine: Engine) {
-    run(engine, async {
-        let seen: Rc<RefCell<Vec<String>>> = Rc::default();
-        let cancelled = task::spawn(pending::<()>());
-        let panicked = task::spawn(async { panic!("on purpose") });
-        for task in [&cancelled, &panicked] {
-            let seen = Rc::clone(&seen);
-            task.on_complete(move |result| {
-                seen.borrow_mut().push(result.as_ref().unwrap_err().to_string());
-            });
-        }
-        cancelled.abort();
-        assert!(cancelled.await.unwrap_err().is_cancelled());
-        assert!(panicked.await.unwrap_err().is_panic());
-        seen.borrow_mut().sort();
-        assert_eq!(*seen.borrow(), ["the task panicked: on purpose", "the task was cancelled"]);
-    });
-}
-
-fn a_callback_that_panics_holds_up_no_other(engine: Engine) {
-    run(engine, async {
-        let task = task::spawn(async { 1 });
-        let ran = Rc::new(Cell::new(false));
-        let flag = Rc::clone(&ran);
-        task.on_complete(|_| panic!("on purpose"));
-        task.on_complete(move |_| flag.set(true));
-        assert_eq!(task.await.unwrap(), 1);
-        assert!(ran.get());
-    });
-}
-
 fn a_dump_says_where_a_task_is_stuck(engine: Engine) {
     run(engine, async {
         let (stream, _peer) = pair().await;
@@ -318,6 +215,17 @@ fn a_dump_covers_every_shard(engine: Engine) {
             task::Builder::new().name("there").spawn(pending::<()>()).detach();
         };
         shard(ShardId(1)).submit(start).await.unwrap();
+        let line = line!() + 1;
+        let remote = shard(ShardId(1)).spawn(pending::<()>);
+        let remote_site = loop {
+            let dump = Handle::current().dump_tasks().await.unwrap();
+            let found = dump.iter().find(|task| task.info.name() == "remote");
+            if let Some(found) = found {
+                break found.info.location();
+            }
+        };
+        assert_eq!((remote_site.file(), remote_site.line()), (file!(), line));
+        remote.abort();
         let dump = Handle::current().dump_tasks().await.unwrap();
         let names: Vec<_> = dump
             .iter()
@@ -390,47 +298,6 @@ fn a_spawn_hook_that_swallows_a_future_cancels_the_task(engine: Engine) {
         let task = task::spawn(async { 1 });
         task::set_spawn_hook(None);
         assert!(task.await.unwrap_err().is_cancelled());
-    });
-}
-
-task_local! {
-    static NUMBER: u32;
-    static WORD: &'static str;
-}
-
-fn a_task_local_is_copied_at_the_spawn(engine: Engine) {
-    run(engine, async {
-        assert_eq!(NUMBER.get(), None);
-        NUMBER.set(1);
-        WORD.set("main");
-        let child = task::spawn(async {
-            assert_eq!((NUMBER.get(), WORD.get()), (Some(1), Some("main")));
-            NUMBER.set(2);
-            task::yield_now().await;
-            let grandchild = task::spawn(async { NUMBER.get() }).await.unwrap();
-            (NUMBER.get(), grandchild)
-        });
-        // Set after the spawn: not the child's.
-        NUMBER.set(3);
-        assert_eq!(child.await.unwrap(), (Some(2), Some(2)));
-        assert_eq!(NUMBER.get(), Some(3));
-        assert_eq!(NUMBER.clear().as_deref(), Some(&3));
-        assert_eq!((NUMBER.get(), WORD.get()), (None, Some("main")));
-        let bare = task::spawn(async { (NUMBER.get(), WORD.get()) });
-        assert_eq!(bare.await.unwrap(), (None, Some("main")));
-    });
-}
-
-fn a_callback_sees_the_locals_of_who_registered_it(engine: Engine) {
-    run(engine, async {
-        NUMBER.set(1);
-        let task = task::spawn(async { NUMBER.set(2) });
-        let seen = Rc::new(Cell::new(None));
-        let place = Rc::clone(&seen);
-        task.on_complete(move |_| place.set(NUMBER.get()));
-        task.await.unwrap();
-        assert_eq!(seen.get(), Some(1));
-        assert_eq!(NUMBER.get(), Some(1));
     });
 }
 
@@ -507,15 +374,6 @@ fn a_panic_that_nobody_looks_at_is_counted(engine: Engine) {
     });
 }
 
-/// Calls something when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
 fn a_panic_in_a_drop_costs_the_task_alone(engine: Engine) {
     let left = run(engine, async {
         let panics = || OnDrop(|| panic!("on purpose, in a drop"));
@@ -548,107 +406,6 @@ fn a_panic_in_a_drop_costs_the_task_alone(engine: Engine) {
     });
     // The shutdown has dropped it.
     assert!(left.is_finished());
-}
-
-fn callbacks_come_after_the_drop_of_an_aborted_future(engine: Engine) {
-    run(engine, async {
-        let trace = Trace::default();
-        let inside = Rc::clone(&trace);
-        let guard = OnDrop(move || note(&inside, "dropped"));
-        let task = task::spawn(async move {
-            pending::<()>().await;
-            drop(guard);
-        });
-        let inside = Rc::clone(&trace);
-        task.on_complete(move |_| note(&inside, "called back"));
-        turns(1).await;
-        task.abort();
-        assert!(task.await.unwrap_err().is_cancelled());
-        assert_eq!(*trace.borrow(), ["dropped", "called back"]);
-    });
-}
-
-fn callbacks_may_come_late_again_and_again(engine: Engine) {
-    run(engine, async {
-        let mut task = task::spawn(async { 1 });
-        turns(2).await;
-        let calls = Rc::new(Cell::new(0));
-        for count in 1..=3 {
-            let place = Rc::clone(&calls);
-            task.on_complete(move |result| place.set(place.get() + result.as_ref().unwrap()));
-            turns(3).await;
-            assert_eq!(calls.get(), count);
-        }
-        let removed = task.on_complete(|_| panic!("it was removed"));
-        assert!(task.remove_callback(removed));
-        assert_eq!(task.try_join().unwrap().unwrap(), 1);
-        turns(3).await;
-        assert_eq!(task.state(), TaskState::Finished);
-        let late = task::spawn(async move { task.on_complete(|_| ()) });
-        assert!(late.await.unwrap_err().to_string().contains("register before joining"));
-    });
-}
-
-fn callbacks_that_hold_their_own_handle_go_with_the_runtime(engine: Engine) {
-    let held: Weak<()> = run(engine, async {
-        let held = Rc::new(());
-        let handles: Rc<RefCell<Vec<task::JoinHandle<()>>>> = Rc::default();
-        let task = task::spawn(pending());
-        let (inside, captured) = (Rc::clone(&handles), Rc::clone(&held));
-        task.on_complete(move |_| {
-            inside.borrow_mut().clear();
-            drop(captured);
-        });
-        handles.borrow_mut().push(task);
-        Rc::downgrade(&held)
-    });
-    assert_eq!(held.strong_count(), 0);
-}
-
-fn the_first_local_of_all_stays_with_its_task(engine: Engine) {
-    run(engine, async {
-        let task = task::spawn(async {
-            NUMBER.set(7);
-            task::yield_now().await;
-            NUMBER.get()
-        });
-        assert_eq!(task.await.unwrap(), Some(7));
-        assert_eq!(NUMBER.get(), None);
-    });
-}
-
-fn what_is_dropped_sees_the_locals_of_its_task(engine: Engine) {
-    run(engine, async {
-        NUMBER.set(1);
-        let seen = Rc::new(Cell::new(None));
-        let place = Rc::clone(&seen);
-        let guard = OnDrop(move || {
-            place.set(NUMBER.get());
-            NUMBER.set(99);
-        });
-        let task = task::spawn(async move {
-            NUMBER.set(2);
-            pending::<()>().await;
-            drop(guard);
-        });
-        turns(1).await;
-        task.abort();
-        assert!(task.await.is_err());
-        assert_eq!((seen.get(), NUMBER.get()), (Some(2), Some(1)));
-    });
-}
-
-fn a_message_has_no_locals_and_each_run_starts_afresh(engine: Engine) {
-    let runtime = builder(engine).build().unwrap();
-    runtime.block_on(async {
-        NUMBER.set(1);
-        let own = shard(ShardId(0));
-        let swapped = || NUMBER.set(2).map(|value| *value);
-        assert_eq!(own.call(swapped).await.unwrap(), None);
-        assert_eq!(own.call(swapped).await.unwrap(), None);
-        assert_eq!(NUMBER.get(), Some(1));
-    });
-    assert_eq!(runtime.block_on(async { NUMBER.get() }), None);
 }
 
 /// Drops what it holds when it is woken.

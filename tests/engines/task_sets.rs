@@ -79,6 +79,19 @@ fn a_set_joins_in_the_order_of_the_ends(engine: Engine) {
             results.push(result.unwrap());
         }
         assert_eq!(results, [5, 15, 50]);
+        // Also where all have ended before anybody asked.
+        for number in [30, 10, 20] {
+            set.spawn(async move {
+                turns(number).await;
+                number
+            });
+        }
+        turns(40).await;
+        let mut results = Vec::new();
+        while let Some(result) = set.join_next().await {
+            results.push(result.unwrap());
+        }
+        assert_eq!(results, [10, 20, 30]);
     });
 }
 

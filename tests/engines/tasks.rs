@@ -10,7 +10,7 @@ use annulus::clock;
 use annulus::task::Class;
 use annulus::{Engine, task, time};
 
-use crate::harness::{pair, receive_exactly, run, turns, turns_until};
+use crate::harness::{OnDrop, pair, receive_exactly, run, turns, turns_until};
 
 on_every_engine!(
     a_joined_task_gives_its_value,
@@ -29,14 +29,6 @@ on_every_engine!(
     the_background_is_not_starved,
     a_crowd_of_tasks_ends,
 );
-
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 fn a_joined_task_gives_its_value(engine: Engine) {
     run(engine, async {

@@ -77,6 +77,29 @@ mod by_hand {
         }
     }
 
+    #[test]
+    fn nobody_overtakes_who_was_told_of_room() {
+        let fates = Arc::new(Fates::default());
+        let queue = Queue::new(1, 1, None);
+        // One runs, one waits for the thread.
+        assert!(queue.try_push(|| fates.job()).is_ok());
+        assert!(queue.try_push(|| fates.job()).is_ok());
+        let told = [(); 2].map(|()| Arc::new(Told(AtomicUsize::new(0))));
+        let wakers = told.clone().map(Waker::from);
+        let mut first = pin!(queue.push(fates.job()));
+        let mut second = pin!(queue.push(fates.job()));
+        assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
+        assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        run_next(&queue);
+        assert_eq!(told.each_ref().map(|told| told.0.load(Ordering::Relaxed)), [1, 0]);
+        // There is room now, but it is not for those who come later, nor for the second.
+        assert_eq!(queue.try_push(|| fates.job()), Err(Refusal::Full));
+        assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_pending());
+        assert!(first.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_ready());
+        run_next(&queue);
+        assert!(second.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_ready());
+    }
+
     fn placed(number: Option<u64>, wants_thread: bool) -> Result<Placed, Refusal> {
         Ok(Placed { number, wants_thread })
     }

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::frame::{self, Decoded, Request, Status};
-use crate::reply::message_of;
+use crate::executor::panic_message;
 
 /// What a worker can do for its pool: bytes in, bytes out.
 pub type Function = fn(&[u8]) -> Vec<u8>;
@@ -121,7 +121,7 @@ fn perform(functions: &[(&str, Function)], request: &Request<'_>) -> (Status, Ve
     };
     match catch_unwind(AssertUnwindSafe(|| function(request.input))) {
         Ok(output) => (Status::Done, output),
-        Err(panic) => (Status::Panicked, message_of(&*panic).into()),
+        Err(panic) => (Status::Panicked, panic_message(&*panic).into()),
     }
 }
 

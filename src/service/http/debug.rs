@@ -1,5 +1,5 @@
-//! `/debug/operations` and `/debug/tasks`: what every shard has asked of its driver and not yet got,
-//! and what its tasks are doing.
+//! `/debug/operations` and `/debug/tasks`: what every shard has asked of its driver and not yet
+//! got, and what its tasks are doing.
 //!
 //! Called by the connection loop. Invariant: each shard looks at its own.
 

@@ -3,7 +3,9 @@
 //! [`super::channel`] is the same with a sending and a receiving side. Invariants: whoever is in
 //! line to receive has no item, whoever is in line to send has no room; an item or a room is
 //! promised to the one woken for it, so a newcomer never overtakes, and the promise is passed on if
-//! it is not taken. A queue that only moves items allocates nothing.
+//! it is not taken. Who polls by hand gets no promise, since nobody says when it gives up: as soon
+//! as an item is there that is not promised, all of them are woken. A queue that only moves items
+//! allocates nothing.
 
 mod store;
 
@@ -63,6 +65,8 @@ pub struct Queue<T, S: Store<T> = Fifo<T>> {
     getters: WaitList,
     /// Items that are promised to getters that have been woken.
     promised_items: Cell<usize>,
+    /// Those who poll for an item by hand: nobody among them while an unpromised item is there.
+    watchers: WaitList,
     /// Those who wait for room.
     putters: WaitList,
     /// Room that is promised to putters that have been woken.
@@ -100,6 +104,7 @@ impl<T, S: Store<T>> Queue<T, S> {
             is_closed: Cell::new(false),
             getters: WaitList::new(),
             promised_items: Cell::new(0),
+            watchers: WaitList::new(),
             putters: WaitList::new(),
             promised_room: Cell::new(0),
             unfinished: Cell::new(0),
@@ -145,7 +150,7 @@ impl<T, S: Store<T>> Queue<T, S> {
     /// Cancel safe: a dropped get has taken nothing.
     #[inline]
     pub fn get(&self) -> Get<'_, T, S> {
-        Get { queue: self, ticket: None }
+        Get { queue: self, turn: Turn::new(&self.getters) }
     }
 
     /// Gets the next item that is not promised to somebody who waits.
@@ -191,7 +196,7 @@ impl<T, S: Store<T>> Queue<T, S> {
         if !self.is_closed.replace(true) {
             self.putters.choose_all();
             if self.is_empty() {
-                self.getters.choose_all();
+                self.end_gets();
             }
         }
     }
@@ -233,14 +238,30 @@ impl<T, S: Store<T>> Queue<T, S> {
         let left = self.items.take();
         drop(left);
         self.promised_items.set(0);
-        self.getters.choose_all();
+        self.end_gets();
     }
 
-    /// Promises one unpromised item, if there is one, to the first who waits.
+    /// It is closed and empty: nobody gets anything any more.
+    fn end_gets(&self) {
+        self.getters.choose_all();
+        self.watchers.choose_all();
+    }
+
+    /// Promises one unpromised item, if there is one, to the first who waits. If nobody does, shows
+    /// it to all who watch: any of them may have given up, so none is woken in another's place.
     #[inline]
     fn promise_item(&self) {
-        if !self.getters.is_empty() && self.len() > self.promised_items.get() {
-            self.promised_items.set(self.promised_items.get() + 1);
+        if self.getters.is_empty() && self.watchers.is_empty() {
+            return;
+        }
+        let promised = self.promised_items.get();
+        if self.len() <= promised {
+            return;
+        }
+        if self.getters.is_empty() {
+            self.watchers.choose_all();
+        } else {
+            self.promised_items.set(promised + 1);
             self.getters.choose();
         }
     }
@@ -262,7 +283,7 @@ impl<T, S: Store<T>> Queue<T, S> {
             self.promise_room();
         }
         if left == 0 && self.is_closed.get() {
-            self.getters.choose_all();
+            self.end_gets();
         }
     }
 
@@ -282,35 +303,34 @@ impl<T, S: Store<T>> Queue<T, S> {
         Some(item)
     }
 
-    /// Polls for an item on behalf of `ticket`.
+    /// Polls for an item by hand: pending, the waker is woken once there is something to look at.
+    /// `ticket` is given up by [`Queue::unwatch`], or kept for as long as anyone likes.
     #[inline]
-    pub(super) fn poll_get(
+    pub(super) fn poll_watch(
         &self,
         ticket: &mut Option<Ticket>,
         context: &mut Context<'_>,
     ) -> Poll<Option<T>> {
         if let Some(waiting) = *ticket {
-            return self.getters.poll(waiting, context.waker()).map(|by| {
-                *ticket = None;
-                self.redeem_item(by)
-            });
+            if self.watchers.poll(waiting, context.waker()).is_pending() {
+                return Poll::Pending;
+            }
+            *ticket = None;
         }
         match self.try_get() {
             Ok(item) => Poll::Ready(Some(item)),
             Err(TryRecvError::Closed) => Poll::Ready(None),
             Err(TryRecvError::Empty) => {
-                *ticket = Some(self.getters.join((), context.waker()));
+                *ticket = Some(self.watchers.join((), context.waker()));
                 Poll::Pending
             }
         }
     }
 
-    /// A getter leaves without its item.
-    pub(super) fn leave_get(&self, ticket: &mut Option<Ticket>) {
-        let Some(ticket) = ticket.take() else { return };
-        if let Left::Chosen(By::One, ()) = self.getters.leave(ticket) {
-            self.promised_items.set(self.promised_items.get().saturating_sub(1));
-            self.promise_item();
+    /// Gives up watching. There is nothing to pass on: the others were woken as well.
+    pub(super) fn unwatch(&self, ticket: &mut Option<Ticket>) {
+        if let Some(ticket) = ticket.take() {
+            self.watchers.leave(ticket);
         }
     }
 }
@@ -376,7 +396,7 @@ impl<T, S: Store<T>> Drop for Put<'_, T, S> {
 #[must_use = "a future does nothing unless awaited"]
 pub struct Get<'a, T, S: Store<T>> {
     queue: &'a Queue<T, S>,
-    ticket: Option<Ticket>,
+    turn: Turn<'a>,
 }
 
 impl<T, S: Store<T>> Future for Get<'_, T, S> {
@@ -385,14 +405,27 @@ impl<T, S: Store<T>> Future for Get<'_, T, S> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         let queue = self.queue;
-        queue.poll_get(&mut self.ticket, context)
+        if self.turn.has_joined() {
+            return self.turn.poll((), context.waker()).map(|by| queue.redeem_item(by));
+        }
+        match queue.try_get() {
+            Ok(item) => Poll::Ready(Some(item)),
+            Err(TryRecvError::Closed) => Poll::Ready(None),
+            Err(TryRecvError::Empty) => {
+                self.turn.poll((), context.waker()).map(|_| unreachable!("it has just joined"))
+            }
+        }
     }
 }
 
 impl<T, S: Store<T>> Drop for Get<'_, T, S> {
     #[inline]
     fn drop(&mut self) {
-        self.queue.leave_get(&mut self.ticket);
+        if let Some(Left::Chosen(By::One, ())) = self.turn.leave() {
+            let promised = &self.queue.promised_items;
+            promised.set(promised.get().saturating_sub(1));
+            self.queue.promise_item();
+        }
     }
 }
 
