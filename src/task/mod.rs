@@ -1,4 +1,14 @@
 //! Tasks: spawn, join, abort, yield; what they carry, and how they are looked at.
+//!
+//! A future that is never awaited does nothing, and the compiler says so:
+//!
+//! ```compile_fail
+//! #![deny(unused_must_use)]
+//! async fn forgets_to_await() {
+//!     annulus::time::sleep(std::time::Duration::from_millis(1));
+//! }
+//! # fn main() {}
+//! ```
 
 mod bracket;
 mod defer;
