@@ -432,25 +432,28 @@ mod tests {
             buffer: Vec::with_capacity(8).into(),
         };
         let mut context = Context::from_waker(Waker::noop());
+        // A number that other tests, which open the lowest free one, do not come across.
+        let high = |socket: UnixStream| {
+            // SAFETY: F_DUPFD_CLOEXEC takes no pointers; the copy is nobody else's.
+            unsafe {
+                let copy = libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 900);
+                assert!(copy >= 900);
+                <UnixStream as std::os::fd::FromRawFd>::from_raw_fd(copy)
+            }
+        };
         let (_first_peer, first) = UnixStream::pair().unwrap();
+        let first = high(first);
+        let number = first.as_raw_fd();
         let key = driver.submit(receive(&first), now).unwrap();
         driver.abandon(key);
-        let (mut peer, second) = UnixStream::pair().unwrap();
-        let number = first.as_raw_fd();
         let mut keys: Vec<SlotKey> = Vec::new();
         while let Some(key) = driver.slots.insert(Op::Idle, now) {
             keys.push(key);
         }
-        // Closed, and then used anew in one step: other tests open descriptors too.
-        let shared = first.try_clone().unwrap();
-        driver.submit_detached(Op::Close { descriptor: shared.into() }, now);
         driver.submit_detached(Op::Close { descriptor: first.into() }, now);
-        // SAFETY: the copy below is made on a number that is free or is replaced for this test; it
-        // takes no pointers.
-        let second = unsafe {
-            assert_eq!(libc::dup3(second.as_raw_fd(), number, libc::O_CLOEXEC), number);
-            <UnixStream as std::os::fd::FromRawFd>::from_raw_fd(number)
-        };
+        let (mut peer, second) = UnixStream::pair().unwrap();
+        let second = high(second);
+        assert_eq!(second.as_raw_fd(), number, "it is free again");
         for key in keys {
             driver.slots.abandon(key);
             driver.slots.complete(key, Err(Errno(libc::ECANCELED)), now);

@@ -6,7 +6,8 @@
 //! `a_write_that_is_given_up_leaves_nothing`, `descriptors_set_nonblocking_work_too`,
 //! `a_terminal_is_read_line_by_line`,
 //! `a_fifo_joins_what_opens_it`, `what_is_no_pipe_is_refused`, `too_much_is_refused`,
-//! `closed_numbers_are_of_use_again`, `pipes_are_read_and_written_by_trait`.
+//! `closed_numbers_are_of_use_again`, `pipes_are_read_and_written_by_trait`,
+//! `a_device_without_readiness_is_read_and_written`, `what_others_share_blocks_again_in_the_end`.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};

@@ -7,7 +7,8 @@
 //! `a_dropped_child_runs_on_and_leaves_no_zombie`, `many_children_are_waited_for_at_once`,
 //! `a_program_that_cannot_be_started_is_named`, `descriptors_are_handed_over_once`,
 //! `nothing_is_left_open`, `a_status_that_others_collected_is_an_error`,
-//! `a_child_outlives_its_runtime_and_is_collected`, `a_child_that_reads_to_the_end_is_let_go`.
+//! `a_child_outlives_its_runtime_and_is_collected`, `a_child_that_reads_to_the_end_is_let_go`,
+//! `a_child_that_nobody_can_talk_to_is_ended`.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;

@@ -6,7 +6,8 @@
 //! `ctrl_c_is_awaited_once`, `signals_that_cannot_be_caught_are_refused`,
 //! `another_handler_is_called_and_comes_back`, `a_handler_installed_later_stays`,
 //! `every_shard_may_listen`, `a_signal_is_a_stream`, `too_many_streams_are_refused`,
-//! `streams_leave_nothing_open`, `a_sleeping_shard_is_woken`.
+//! `streams_leave_nothing_open`, `a_sleeping_shard_is_woken`,
+//! `a_stream_hears_after_a_foreign_handler_has_gone`.
 //!
 //! I2 (a daemon drains on SIGTERM and reloads on SIGHUP) is in `tests/daemon_running`.
 
