@@ -26,6 +26,7 @@ pub(crate) struct Pool {
     holders: Box<[Cell<u32>]>,
     free: Box<[Cell<u16>]>,
     free_count: Cell<usize>,
+    leases: Cell<usize>,
     releases: Cell<u64>,
 }
 
@@ -41,6 +42,7 @@ impl Pool {
             // The last entry is taken first, so that buffers are handed out in order.
             free: (0..count).rev().map(Cell::new).collect(),
             free_count: Cell::new(usize::from(count)),
+            leases: Cell::new(0),
             releases: Cell::new(0),
         }))
     }
@@ -56,6 +58,11 @@ impl Pool {
     /// Buffers that nobody holds.
     pub(crate) fn free_count(&self) -> usize {
         self.free_count.get()
+    }
+
+    /// Leases that have not been dropped.
+    pub(crate) fn leases(&self) -> usize {
+        self.leases.get()
     }
 
     /// How often something was given back so far: who waits for memory need look again only when
@@ -169,6 +176,7 @@ impl Credit {
         holders.set(holders.get() + 1);
         let charge = length.max(limits::CHUNK_CHARGE_BYTES_MIN);
         self.held.set(self.held.get().saturating_add(charge));
+        self.pool.leases.set(self.pool.leases.get() + 1);
         // SAFETY: offset + length lies inside the buffer (asserted), which lies inside the mapping.
         let start = unsafe { self.pool.address(id).add(offset as usize) };
         Lease { credit: Rc::clone(self), start, length, charge, place: Place::Pool(id) }
@@ -234,6 +242,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let credit = &self.credit;
         credit.held.set(credit.held.get().saturating_sub(self.charge));
+        credit.pool.leases.set(credit.pool.leases.get() - 1);
         match self.place {
             Place::Pool(buffer) => credit.pool.release(buffer),
             // Credit came back, which somebody may wait for.

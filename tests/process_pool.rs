@@ -8,11 +8,14 @@
 //! `cargo test --test process_pool NAME` runs those whose name holds NAME.
 
 use std::fs;
+use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Read};
 use std::panic::catch_unwind;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -47,6 +50,7 @@ const TESTS: &[(&str, fn())] = &[
     ("megabytes_come_back_whole", megabytes_come_back_whole),
     ("a_workers_standard_input_is_empty", a_workers_standard_input_is_empty),
     ("a_job_that_waits_is_called_back", a_job_that_waits_is_called_back),
+    ("a_job_given_up_at_any_await_leaves_its_worker_whole", a_job_given_up_at_any_await),
     ("a_shutdown_leaves_no_process_behind", a_shutdown_leaves_no_process_behind),
     ("a_shutdown_ends_jobs_that_take_too_long", a_shutdown_ends_long_jobs),
     ("a_worker_that_does_not_end_is_killed", a_worker_that_does_not_end_is_killed),
@@ -343,6 +347,54 @@ fn a_job_that_waits_is_called_back() {
     assert!(waiting.wait().unwrap_err().is_cancelled());
     scratch.mark("go");
     running.wait().unwrap();
+}
+
+/// Drops a future after so many polls, at once or when its outcome waits; its value, if it came.
+async fn give_up<F: Future>(future: F, polls: usize, pause: Duration) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut polls_left = polls;
+    let value = poll_fn(|context| {
+        if polls_left == 0 {
+            return Poll::Ready(None);
+        }
+        polls_left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if polls_left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let value = value.await;
+    if value.is_none() {
+        time::sleep(pause).await;
+    }
+    value
+}
+
+fn a_job_given_up_at_any_await() {
+    on_every_engine(async || {
+        let pool = pool(1, 1);
+        // The first starts the worker; then nothing more may be opened.
+        assert_eq!(pool.call("reverse", [1, 2]).await.unwrap(), [2, 1]);
+        let workers = pool.workers();
+        for polls in 0..4 {
+            for pause in [0, 1, 5].map(Duration::from_millis) {
+                let came = give_up(pool.call("reverse", [1, 2]), polls, pause).await;
+                assert!(came.is_none_or(|came| came.unwrap() == [2, 1]));
+                let mut handle = pool.submit("reverse", [3, 4]);
+                let came = match give_up(&mut handle, polls, pause).await {
+                    Some(came) => came,
+                    None => time::timeout(LONG, handle).await.expect("its outcome is kept"),
+                };
+                assert_eq!(came.unwrap(), [4, 3]);
+                // The queue has its place back, and the worker answers whom it should.
+                let next = time::timeout(LONG, pool.call("reverse", [5, 6])).await;
+                assert_eq!(next.expect("the pool goes on").unwrap(), [6, 5]);
+                assert_eq!((pool.pending(), pool.workers()), (0, workers.clone()));
+            }
+        }
+        pool.close();
+    });
 }
 
 /// Two workers, one of them at work on what ends with a mark.

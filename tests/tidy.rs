@@ -379,6 +379,69 @@ fn limits_carry_their_unit_in_their_name() {
     assert_none(sources().iter().flat_map(limit_findings).collect());
 }
 
+/// The rows of `docs/asyncio.md`: a letter and how many it has; 0 for one without a number.
+const ROWS: [(char, usize); 13] = [
+    ('A', 23),
+    ('B', 10),
+    ('C', 6),
+    ('D', 4),
+    ('E', 5),
+    ('F', 6),
+    ('G', 7),
+    ('H', 3),
+    ('I', 3),
+    ('J', 3),
+    ('K', 8),
+    ('L', 0),
+    ('R', 0),
+];
+
+/// The files that a test named like `engines::tasks::x`, `examples::x` or `time.rs::x` may be in.
+fn files_of_test(path: &str) -> Vec<String> {
+    if Path::new(path).extension().is_some() {
+        return vec![format!("src/{path}")];
+    }
+    let path = path.replace("::", "/");
+    vec![format!("tests/{path}.rs"), format!("tests/{path}/main.rs")]
+}
+
+/// Tests that a table names in its last column and that are nowhere.
+fn table_findings(table: &str, sources: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (index, line) in table.lines().enumerate() {
+        let Some((_, cell)) = line.trim_end_matches([' ', '|']).rsplit_once(" | ") else {
+            continue;
+        };
+        for quoted in cell.split('`').skip(1).step_by(2) {
+            let Some((path, name)) = quoted.rsplit_once("::") else { continue };
+            let files = files_of_test(path);
+            let spellings = [format!("fn {name}("), format!("(\"{name}\",")];
+            let is_there = sources
+                .iter()
+                .filter(|source| files.contains(&source.path))
+                .any(|source| spellings.iter().any(|spelling| source.text.contains(&**spelling)));
+            if !is_there {
+                findings.push(format!("docs/asyncio.md:{}: there is no {quoted}", index + 1));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn the_table_of_asyncio_is_complete_and_names_tests_that_exist() {
+    let table = fs::read_to_string(root().join("docs/asyncio.md")).expect("the table is readable");
+    let mut wanted = Vec::new();
+    for (letter, count) in ROWS {
+        wanted.extend((1..=count).map(|number| format!("{letter}{number}")));
+        wanted.extend((count == 0).then(|| letter.to_string()));
+    }
+    let row = |line: &str| line.strip_prefix("| ")?.split(' ').next().map(str::to_owned);
+    let rows: Vec<String> = table.lines().filter_map(row).filter(|row| row != "row").collect();
+    assert_eq!(rows, wanted);
+    assert_none(table_findings(&table, &sources()));
+}
+
 /// The files that `mod` declarations of `source` lead to.
 fn children(source: &Source) -> Vec<PathBuf> {
     let path = Path::new(&source.path);

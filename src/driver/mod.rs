@@ -112,6 +112,11 @@ impl Driver {
         })
     }
 
+    /// Received chunks and datagrams that somebody still holds.
+    pub(crate) fn leases(&self) -> usize {
+        self.pool.leases() + self.datagrams.as_ref().map_or(0, |pool| pool.leases())
+    }
+
     /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
         if self.is_full() {

@@ -100,6 +100,11 @@ impl Timers {
         self.armed
     }
 
+    /// Timers that somebody holds, fired ones among them.
+    pub(crate) fn count(&self) -> usize {
+        self.timers.len()
+    }
+
     /// Who waits for which instant.
     pub(crate) fn waiters(&self) -> Vec<(Waker, Instant)> {
         let armed = self.timers.iter().filter(|(_, timer)| !timer.fired);

@@ -332,7 +332,10 @@ impl Receiver {
         End::taken(descriptor).map(Self::of)
     }
 
-    /// Opens a fifo to read from it, and waits until somebody has written. Cancel-safe.
+    /// Opens a fifo to read from it, and waits until somebody has written.
+    ///
+    /// Given up, it closes the fifo again: what somebody had written by then, and not kept open, is
+    /// lost, as with every fifo that nobody reads any more (fifo(7)).
     ///
     /// # Errors
     /// `is_config` if it is no fifo; the errors of open(2).

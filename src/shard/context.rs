@@ -162,3 +162,28 @@ pub fn count() -> usize {
 pub fn is_draining() -> bool {
     with(|shard| shard.shared.draining.load(Ordering::Relaxed))
 }
+
+/// What the tasks of the calling shard hold of it: for tests that nothing is left behind.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tasks that have not finished.
+    pub tasks: usize,
+    /// Timers, armed and fired.
+    pub timers: usize,
+    /// Received chunks and datagrams.
+    pub leases: usize,
+}
+
+/// Counts what is held.
+///
+/// # Panics
+/// Outside a runtime.
+#[doc(hidden)]
+pub fn held() -> Held {
+    with(|shard| Held {
+        tasks: shard.executor.tasks().len(),
+        timers: shard.timers.borrow().count(),
+        leases: shard.driver.borrow().leases(),
+    })
+}

@@ -36,6 +36,8 @@ use crate::limits;
 use crate::metrics::{Counter, Measure, Recorder};
 use crate::runtime::Shared;
 
+#[doc(hidden)]
+pub use self::context::{Held, held};
 pub use self::context::{count, current, is_draining};
 pub use self::remote::{ShardHandle, shard};
 pub use self::remote_task::RemoteHandle;

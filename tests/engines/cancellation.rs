@@ -1,52 +1,116 @@
-//! Every operation, given up at every stage, leaves nothing behind: no slot, no descriptor, no
-//! buffer; and what it had not yet done does not happen to others.
+//! Every async function of the library, given up at every await point, leaves nothing behind: no
+//! descriptor, operation, task, timer, received chunk or child; and where a function says that it
+//! is cancel-safe, nothing is lost: what it had not taken comes to whoever asks next.
 //!
-//! A stage is a number of polls, and of turns of the shard in between and after, so that the
-//! operation is caught before its submission, in the kernel, and with its outcome waiting.
+//! A story makes what it needs and hands one future to its [`Cut`], which polls it as it is woken
+//! and drops it after the n-th poll: at once, some turns later, or once its outcome waits. It is
+//! told again for each n until the future ends by itself. [`stages`] polls at moments of its own.
+//!
+//! - [`net`]: `TcpStream` and, what it has of it, `UnixStream`: `connect, connect_with, connect_to,
+//!   connect_to_with, connect_any, recv, recv_into, send, send_vectored, shutdown`; `ReadHalf::recv`,
+//!   `WriteHalf::{send, send_vectored, shutdown}`; `resolve`; `accept` of both listeners.
+//! - [`datagrams`]: `UdpSocket` and `UnixDatagram`: `recv_from, recv, datagrams, recv_from_into,
+//!   send_to, send`.
+//! - [`io`]: `read_exact, read_to_end, read_to_string, read_until, Lines::next_line, copy,
+//!   copy_bidirectional, relay`; `AsyncFd::{readable, writable, ready, perform}`; of futures-io's
+//!   traits `read, write_all, flush, close` on streams, halves and pipes.
+//! - [`ipc`]: `pipe::Sender::{write_all, close}`, `pipe::Receiver::{open, recv, recv_into,
+//!   recv_all}`, `ring::Sender::send`, `ring::Receiver::{recv, recv_into}`; `Signals::recv` and as
+//!   a stream, `ctrl_c`.
+//! - [`processes`]: `Command::{status, output}`, `Child::{wait, wait_with_output, kill}`;
+//!   `File::{open, read_at, write_at, sync_all, sync_data, metadata}`, `OpenOptions::open`,
+//!   `Directory::{open, open_file}`.
+//! - [`sync`]: `Mutex::lock`, `RwLock::{read, write}`; `acquire, acquire_many, acquire_owned,
+//!   acquire_many_owned` of `Semaphore` and `BoundedSemaphore`; `OnceCell::{get_or_init,
+//!   get_or_try_init, wait}`, `Notify::notified`, `Event::wait`, `Condvar::{wait, wait_while}`,
+//!   `Barrier::wait`.
+//! - [`queues`]: `channel`: `send, recv`; `Queue::{put, get, join}` of all three kinds;
+//!   `broadcast::Receiver::recv`, `watch::Receiver::{changed, wait_for}`, `oneshot::Receiver` and
+//!   `Sender::closed`, `Promised`.
+//! - [`shared`]: of `sync::shared` `spsc`, `oneshot`, `Event::wait`, `channel`, `notify`, and the
+//!   locks of `async-lock`.
+//! - [`times`]: `sleep, sleep_until, timeout, timeout_at`, `Interval::tick` and as a stream,
+//!   `yield_now, yield_if_needed`.
+//! - [`tasks`]: `JoinHandle`, `gather, try_gather, shield, scope, scope_with, ScopedTask,
+//!   bracket`, `JoinSet::{join_next, shut_down}`, `wait, wait_where`,
+//!   `CancellationToken::{cancelled, run_until_cancelled}`; `join_all, try_join_all, race, or,
+//!   as_completed`; `stream::{from_fn, unfold}`.
+//! - [`elsewhere`]: `cpu::run`, `blocking::run`, `blocking::Pool::{run, submit}`,
+//!   `ShardHandle::{submit, call, spawn}`, `Handle::{in_flight, dump_tasks}`.
+//!
+//! In other binaries: `process::pool::Pool::{call, submit}` in `tests/process_pool.rs`, whose main
+//! must serve as a worker. Not here: `block_on_stream` and whatever blocks a thread, which cannot be
+//! given up; `compat`, whose polls are those of [`io`] and [`times`] under other traits.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::pin::pin;
 use std::task::Poll;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use annulus::buffer::AlignedBuffer;
-use annulus::fs::{Directory, File, OpenOptions};
-use annulus::net::{TcpListener, TcpStream, UnixStream};
-use annulus::shard::{ShardId, shard};
-use annulus::{Direction, Engine, Handle, Payload, cpu, task, time};
+use annulus::shard::{self, ShardId};
+use annulus::{Builder, Engine, Handle, task, time};
 
-use crate::harness::{
-    Scratch, builder, connect, descriptors, pair, pattern, receive_exactly, run_with, turns,
-};
+use crate::harness::{builder, descriptors, eventually_here, pattern, turns};
 
-on_every_engine!(
-    alone: a_receive_given_up_at_any_stage_leaves_nothing_and_loses_nothing,
-    an_accept_given_up_at_any_stage_leaves_nothing_and_loses_nothing,
-    a_listener_dropped_with_connections_in_hand_closes_them,
-    a_connect_given_up_at_any_stage_leaves_nothing,
-    a_send_given_up_at_any_stage_leaves_nothing,
-    a_vectored_send_given_up_at_any_stage_leaves_nothing,
-    a_connection_dropped_after_a_cancelled_send_is_closed,
-    a_shutdown_given_up_at_any_stage_leaves_nothing,
-    file_operations_given_up_at_any_stage_leave_nothing,
-    waits_given_up_at_any_stage_leave_nothing,
-    a_task_aborted_at_any_await_drops_what_it_holds,
-);
+mod datagrams;
+mod elsewhere;
+mod io;
+mod ipc;
+mod net;
+mod processes;
+mod queues;
+mod shared;
+mod stages;
+mod sync;
+mod tasks;
+mod times;
+
+/// Far more polls than any future here takes.
+const POLLS_MAX: usize = 500;
+
+/// A guard against hangs: no future here takes that long.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What must be the same before and after.
-async fn held() -> (usize, usize) {
-    let in_flight = Handle::current().in_flight().await.unwrap().len();
-    (descriptors(), in_flight)
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Left {
+    descriptors: usize,
+    operations: usize,
+    children: usize,
+    shards: Vec<shard::Held>,
+}
+
+async fn left() -> Left {
+    let handle = Handle::current();
+    let operations = handle.in_flight().await.unwrap().len();
+    let mut shards = Vec::new();
+    for index in 0..handle.shards() {
+        shards.push(handle.shard(ShardId(index as u16)).call(shard::held).await.unwrap());
+    }
+    Left { descriptors: descriptors(), operations, children: children(), shards }
+}
+
+/// Child processes, zombies among them.
+fn children() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    // A thread may end meanwhile.
+    let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {
+        let list = std::fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+        Some(list.split_whitespace().count())
+    };
+    threads.filter_map(of_thread).sum()
 }
 
 /// What is held once nothing is on its way out any more.
-async fn quiet() -> (usize, usize) {
-    let mut before = held().await;
+async fn quiet() -> Left {
+    let mut before = left().await;
     let mut same = 0;
     while same < 5 {
         time::sleep(Duration::from_millis(2)).await;
-        let now = held().await;
+        let now = left().await;
         same = if now == before { same + 1 } else { 0 };
         before = now;
     }
@@ -54,287 +118,149 @@ async fn quiet() -> (usize, usize) {
 }
 
 /// Waits until what is held is back to `before`.
-async fn settled(before: (usize, usize), stage: &str) {
-    let mut now = held().await;
+async fn settled(before: &Left, what: &str) {
+    settled_by(before, what, |left| left).await;
+}
+
+/// But for chunks that wait on their connection for whoever receives next.
+async fn settled_but_for_leases(before: &Left, what: &str) {
+    let view = |mut left: Left| {
+        left.shards.iter_mut().for_each(|shard| shard.leases = 0);
+        left
+    };
+    settled_by(before, what, view).await;
+}
+
+async fn settled_by(before: &Left, what: &str, view: fn(Left) -> Left) {
+    let before = view(before.clone());
+    let mut now = left().await;
     for _ in 0..5000 {
-        if now == before {
+        if view(now.clone()) == before {
             return;
         }
         time::sleep(Duration::from_millis(2)).await;
-        now = held().await;
+        now = left().await;
     }
-    let left = Handle::current().in_flight().await.unwrap();
-    panic!("{stage}: descriptors and operations were {before:?}, are {now:?}: {left:?}");
+    let operations = Handle::current().in_flight().await.unwrap();
+    let tasks = Handle::current().dump_tasks().await.unwrap();
+    panic!("{what}: was {before:?}, is {now:?}: {operations:?}, {tasks:?}");
 }
 
-/// Polls a future `polls` times with a turn in between each, lets `turns_after` more turns pass,
-/// and gives it up. The value, if it came.
-async fn give_up<F: Future>(future: F, polls: usize, turns_after: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    for _ in 0..polls {
-        let polled = poll_fn(|context| match future.as_mut().poll(context) {
-            Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending => Poll::Ready(None),
-        });
-        if let Some(value) = polled.await {
-            return Some(value);
-        }
-        task::yield_now().await;
-    }
-    if turns_after == 3 {
-        // Long enough for the outcome of what ends by itself to wait in its slot.
-        time::sleep(Duration::from_millis(2)).await;
-    } else {
-        turns(turns_after).await;
-    }
-    None
+/// When a future is dropped after its last poll.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    AtOnce,
+    /// What it has begun is under way.
+    AfterTurns,
+    /// What it waits for has happened, and it was woken.
+    AfterOutcome,
 }
 
-/// Gives up what `make` makes at every stage, and looks at what is held after each.
-async fn at_every_stage<F: Future>(what: &str, mut make: impl FnMut() -> F) {
-    let before = quiet().await;
-    for polls in 0..4 {
-        for turns_after in 0..4 {
-            drop(give_up(make(), polls, turns_after).await);
-            settled(before, &format!("{what} after {polls} polls and {turns_after} turns")).await;
-        }
-    }
+/// Where one telling of a story gives its future up.
+struct Cut {
+    what: String,
+    polls: usize,
+    drop: Moment,
+    is_met: Cell<bool>,
+    has_ended: Cell<bool>,
 }
 
-fn small(engine: Engine) -> annulus::Builder {
-    builder(engine).buffers(4, 4096)
-}
-
-/// The pool has all its buffers: more than it holds passes through a connection.
-async fn pool_is_whole() {
-    let (stream, mut peer) = pair().await;
-    peer.write_all(&pattern(0, 60_000)).unwrap();
-    assert!(receive_exactly(&stream, 60_000).await == pattern(0, 60_000), "the bytes differ");
-}
-
-fn a_receive_given_up_at_any_stage_leaves_nothing_and_loses_nothing(engine: Engine) {
-    run_with(small(engine), async {
-        let (stream, mut peer) = pair().await;
-        assert!(give_up(stream.recv(), 2, 1).await.is_none());
-        let before = quiet().await;
-        let mut received = Vec::new();
-        let mut sent = 0;
-        for polls in 0..4 {
-            for turns_after in 0..4 {
-                peer.write_all(&pattern(sent, 700)).unwrap();
-                sent += 700;
-                if let Some(chunk) = give_up(stream.recv(), polls, turns_after).await {
-                    received.extend_from_slice(&chunk.unwrap().unwrap());
+impl Cut {
+    /// The value of `future`, if it comes before it is given up.
+    async fn until<F: Future>(&self, future: F) -> Option<F::Output> {
+        assert!(!self.is_met.replace(true), "{}: a story has one cut", self.what);
+        let mut future = pin!(future);
+        let mut hang = pin!(time::sleep(LONG));
+        let mut polls_left = self.polls;
+        let value = poll_fn(|context| {
+            if polls_left == 0 {
+                return Poll::Ready(None);
+            }
+            polls_left -= 1;
+            match future.as_mut().poll(context) {
+                Poll::Ready(value) => Poll::Ready(Some(value)),
+                Poll::Pending if polls_left == 0 => Poll::Ready(None),
+                Poll::Pending => {
+                    assert!(hang.as_mut().poll(context).is_pending(), "{} hangs", self.what);
+                    Poll::Pending
                 }
-                settled(before, "recv").await;
             }
+        });
+        let value = value.await;
+        if value.is_some() {
+            self.has_ended.set(true);
+            return value;
         }
-        received.extend(receive_exactly(&stream, sent - received.len()).await);
-        assert_eq!(received, pattern(0, sent));
-        let (direct, _peer) = pair().await;
-        at_every_stage("recv_into", || direct.recv_into(Vec::with_capacity(1000))).await;
-        pool_is_whole().await;
-        // With the stream itself, at every stage.
-        let before = quiet().await;
-        for polls in 0..4 {
-            for turns_after in 0..4 {
-                let (stream, mut peer) = pair().await;
-                peer.write_all(&pattern(0, 3000)).unwrap();
-                drop(give_up(stream.recv(), polls, turns_after).await);
-                drop((stream, peer));
-                settled(before, "a stream").await;
-            }
+        match self.drop {
+            Moment::AtOnce => {}
+            Moment::AfterTurns => turns(2).await,
+            Moment::AfterOutcome => time::sleep(Duration::from_millis(3)).await,
         }
-        pool_is_whole().await;
-    });
+        None
+    }
+
+    /// [`Cut::until`] for a future whose value does not matter.
+    async fn past<F: Future>(&self, future: F) {
+        drop(self.until(future).await);
+    }
 }
 
-fn an_accept_given_up_at_any_stage_leaves_nothing_and_loses_nothing(engine: Engine) {
-    run_with(small(engine), async {
-        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        assert!(give_up(listener.accept(), 2, 1).await.is_none());
-        at_every_stage("accept", || listener.accept()).await;
-        for polls in 0..4 {
-            for turns_after in 0..4 {
-                let peer = connect(address);
-                let stream = match give_up(listener.accept(), polls, turns_after).await {
-                    Some(stream) => stream.unwrap(),
-                    None => listener.accept().await.unwrap(),
-                };
-                assert_eq!(stream.peer_addr().unwrap(), peer.local_addr().unwrap());
-            }
+/// Tells the story of a future for each place where it may be given up, and looks at what is left.
+async fn at_every_await(what: &str, story: impl AsyncFn(&Cut)) {
+    let before = quiet().await;
+    for polls in 0..POLLS_MAX {
+        let mut has_ended = true;
+        for drop in [Moment::AtOnce, Moment::AfterTurns, Moment::AfterOutcome] {
+            let what = format!("{what}, dropped after {polls} polls, {drop:?}");
+            let (is_met, ended) = (Cell::new(false), Cell::new(false));
+            let cut = Cut { what, polls, drop, is_met, has_ended: ended };
+            within(&cut.what, story(&cut)).await;
+            assert!(cut.is_met.get(), "{}: nothing was given up", cut.what);
+            settled(&before, &cut.what).await;
+            has_ended &= cut.has_ended.get();
         }
-    });
-}
-
-fn a_listener_dropped_with_connections_in_hand_closes_them(engine: Engine) {
-    run_with(small(engine), async {
-        let before = quiet().await;
-        for turns_after in 0..5 {
-            let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let address = listener.local_addr().unwrap();
-            assert!(give_up(listener.accept(), 1, 1).await.is_none());
-            let mut peers: Vec<_> = (0..5).map(|_| connect(address)).collect();
-            turns(turns_after).await;
-            drop(listener);
-            // The end, or a reset: of a listener that is closed the kernel resets what waits.
-            time::sleep(Duration::from_millis(2)).await;
-            for peer in &mut peers {
-                assert!(!matches!(peer.read(&mut [0; 8]), Ok(1..)));
-            }
-            drop(peers);
-            settled(before, "a listener").await;
+        if has_ended {
+            return;
         }
-    });
+    }
+    panic!("{what} does not end within {POLLS_MAX} polls");
 }
 
-fn a_connect_given_up_at_any_stage_leaves_nothing(engine: Engine) {
-    run_with(small(engine), async {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        at_every_stage("connect", || TcpStream::connect(address)).await;
-        let full =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-        full.listen(0).unwrap();
-        let address = full.local_addr().unwrap().as_socket().unwrap();
-        at_every_stage("connect to a full listener", || TcpStream::connect(address)).await;
-        at_every_stage("refused connect", || TcpStream::connect(crate::harness::dead_address()))
-            .await;
-        at_every_stage("unix connect", || UnixStream::connect("/nowhere/at/all")).await;
-    });
+/// Awaits what must come.
+async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    let came = time::timeout(LONG, future).await;
+    came.unwrap_or_else(|_| panic!("{what}: something is lost, or hangs"))
 }
 
-fn a_send_given_up_at_any_stage_leaves_nothing(engine: Engine) {
-    run_with(small(engine), async {
-        // Nobody reads, so that it does not end by itself.
-        let (stream, _peer) = pair().await;
-        at_every_stage("send", || stream.send(vec![7; 8_000_000])).await;
-        let (stream, mut peer) = pair().await;
-        at_every_stage("short send", || stream.send(vec![7; 10])).await;
-        // A lease goes back to its pool.
-        peer.write_all(&[1; 1000]).unwrap();
-        let chunk = stream.recv().await.unwrap().unwrap();
-        assert!(give_up(stream.send(chunk), 0, 1).await.is_none());
-        pool_is_whole().await;
-    });
+/// Does something in a task, when whoever waits has begun to.
+fn later<T: 'static>(action: impl FnOnce() -> T + 'static) -> task::JoinHandle<T> {
+    task::spawn(async move {
+        turns(3).await;
+        action()
+    })
 }
 
-fn a_vectored_send_given_up_at_any_stage_leaves_nothing(engine: Engine) {
-    run_with(small(engine), async {
-        let (stream, _peer) = pair().await;
-        let parts = || -> Vec<Payload> { (0..20).map(|_| vec![7; 400_000].into()).collect() };
-        at_every_stage("vectored send", || stream.send_vectored(parts())).await;
-    });
+/// Two shards, and few buffers, so that one that is lost is missed.
+fn small(engine: Engine) -> Builder {
+    builder(engine).shards(2).buffers(4, 4096)
 }
 
-fn a_connection_dropped_after_a_cancelled_send_is_closed(engine: Engine) {
-    run_with(small(engine), async {
-        let before = quiet().await;
-        for stage in 0..4 {
-            let (stream, mut peer) = pair().await;
-            assert!(give_up(stream.send(vec![7; 8_000_000]), stage, stage).await.is_none());
-            drop(stream);
-            turns(3).await;
-            // The peer gets what was sent, then the end: nothing goes on sending.
-            let reader = std::thread::spawn(move || {
-                std::io::copy(&mut peer, &mut std::io::sink()).unwrap_or(0)
-            });
-            while !reader.is_finished() {
-                time::sleep(Duration::from_millis(1)).await;
-            }
-            assert!(reader.join().unwrap() < 8_000_000);
-            settled(before, "a connection").await;
-        }
-    });
+/// Reads all that comes, on a thread of its own.
+fn drain(mut peer: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        // A reset ends it like the end does.
+        let _ = peer.read_to_end(&mut all);
+        all
+    })
 }
 
-fn a_shutdown_given_up_at_any_stage_leaves_nothing(engine: Engine) {
-    run_with(small(engine), async {
-        let (stream, _peer) = pair().await;
-        at_every_stage("shutdown", || stream.shutdown(Direction::Write)).await;
-    });
-}
-
-fn file_operations_given_up_at_any_stage_leave_nothing(engine: Engine) {
-    let scratch = Scratch::new();
-    run_with(small(engine), async {
-        let path = scratch.file("data");
-        std::fs::write(&path, pattern(0, 1 << 20)).unwrap();
-        let directory = Directory::open(&scratch.0).await.unwrap();
-        at_every_stage("open", || File::open(&path)).await;
-        at_every_stage("open below", || directory.open_file("data")).await;
-        at_every_stage("failing open", || File::open("/nowhere/at/all")).await;
-        let file = OpenOptions::new().read(true).write(true).open(&path).await.unwrap();
-        at_every_stage("read", || file.read_at(Vec::with_capacity(1 << 20), 0)).await;
-        at_every_stage("aligned read", || file.read_at(AlignedBuffer::new(8192, 4096), 0)).await;
-        at_every_stage("write", || file.write_at(pattern(0, 1 << 20), 0)).await;
-        at_every_stage("sync", || file.sync_all()).await;
-        at_every_stage("data sync", || file.sync_data()).await;
-        at_every_stage("status", || file.metadata()).await;
-        assert_eq!(file.metadata().await.unwrap().len(), 1 << 20);
-        // Files dropped with an operation just given up.
-        let before = quiet().await;
-        for stage in 0..4 {
-            let file = File::open(&path).await.unwrap();
-            drop(give_up(file.read_at(Vec::with_capacity(100_000), 0), stage, 0).await);
-            drop(file);
-            settled(before, "a file").await;
-        }
-        assert_eq!(std::fs::read(&path).unwrap(), pattern(0, 1 << 20));
-    });
-}
-
-fn waits_given_up_at_any_stage_leave_nothing(engine: Engine) {
-    run_with(small(engine).shards(2).cpu_queue(1), async {
-        at_every_stage("sleep", || time::sleep(Duration::from_secs(3600))).await;
-        at_every_stage("short sleep", || time::sleep(Duration::from_micros(10))).await;
-        let there = shard(ShardId(1));
-        at_every_stage("submit", || there.submit(|| async { 5 })).await;
-        at_every_stage("call", || there.call(|| 5)).await;
-        at_every_stage("cpu", || cpu::run(|| std::thread::sleep(Duration::from_micros(100)))).await;
-        let waiting = || async {
-            let sleeper = task::spawn(time::sleep(Duration::from_micros(100)));
-            time::timeout(Duration::from_secs(3600), sleeper).await.unwrap().unwrap();
-        };
-        at_every_stage("join", waiting).await;
-        assert_eq!(shard(ShardId(1)).submit(|| async { 5 }).await.unwrap(), 5);
-        assert_eq!(cpu::run(|| 6).await.unwrap(), 6);
-    });
-}
-
-fn a_task_aborted_at_any_await_drops_what_it_holds(engine: Engine) {
-    let scratch = Scratch::new();
-    let path = scratch.file("data");
-    std::fs::write(&path, pattern(0, 100_000)).unwrap();
-    run_with(small(engine).shards(2), async move {
-        let before = quiet().await;
-        for stage in 0..40 {
-            let path = path.clone();
-            let (stream, mut peer) = pair().await;
-            peer.write_all(b"go").unwrap();
-            let working = task::spawn(async move {
-                let start = stream.recv().await.unwrap().unwrap();
-                let file = File::open(path).await.unwrap();
-                let read = file.read_at(Vec::with_capacity(100_000), 0).await.unwrap();
-                let read = cpu::run(move || read.into_vec()).await.unwrap();
-                let read = shard(ShardId(1)).submit(move || async move { read }).await.unwrap();
-                file.sync_data().await.unwrap();
-                stream.send(start).await.unwrap();
-                time::sleep(Duration::from_micros(200)).await;
-                stream.send(read).await.unwrap();
-                stream.send(vec![0; 8_000_000]).await.unwrap();
-            });
-            turns(stage).await;
-            if stage % 4 == 3 {
-                time::sleep(Duration::from_micros(stage as u64 * 20)).await;
-            }
-            working.abort();
-            assert!(working.await.unwrap_err().is_cancelled());
-            drop(peer);
-            settled(before, &format!("a task after {stage} turns")).await;
-        }
-        pool_is_whole().await;
-    });
+/// That the peer got the whole pattern where `sent` says so, and otherwise a beginning of it.
+async fn prefix(sent: Option<usize>, whole: usize, peer: JoinHandle<Vec<u8>>) {
+    eventually_here("the peer sees the end", || peer.is_finished()).await;
+    let came = peer.join().unwrap();
+    assert!(pattern(0, whole).starts_with(&came), "{} bytes, but others", came.len());
+    if let Some(sent) = sent {
+        assert_eq!((sent, came.len()), (whole, whole));
+    }
 }

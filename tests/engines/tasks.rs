@@ -10,7 +10,7 @@ use annulus::clock;
 use annulus::task::Class;
 use annulus::{Engine, task, time};
 
-use crate::harness::{OnDrop, pair, receive_exactly, run, turns};
+use crate::harness::{OnDrop, pair, receive_exactly, run, turns, turns_until};
 
 on_every_engine!(
     a_joined_task_gives_its_value,
@@ -47,7 +47,7 @@ fn tasks_run_in_the_order_of_their_spawns(engine: Engine) {
             let order = Rc::clone(&order);
             task::spawn(async move { order.borrow_mut().push(number) }).detach();
         }
-        turns(2).await;
+        turns_until(|| order.borrow().len() == 100).await;
         assert_eq!(*order.borrow(), (0..100).collect::<Vec<_>>());
     });
 }

@@ -75,3 +75,22 @@ fn mod_declarations_lead_to_files() {
     let text = "#[path = \"a_tests.rs\"]\nmod tests;\n";
     assert_eq!(paths("src/a.rs", text), ["src/a_tests.rs"]);
 }
+
+#[test]
+fn a_test_that_the_table_names_and_nobody_has_is_found() {
+    let sources = [
+        Source::new("tests/engines/tasks.rs", "fn a_task_ends(engine: Engine) {}"),
+        Source::new("tests/process_pool.rs", "(\"a_worker_ends\", ends)"),
+        Source::new("src/time.rs", "    fn a_timer_ends() {}"),
+    ];
+    let table = "| A1 | x | `task::spawn` | `time.rs::a_timer_ends` |\n\
+                 | A2 | x | y | `process_pool::a_worker_ends`, `engines::timers::a_task_ends` |\n\
+                 | A3 | x | y | `engines::tasks::a_task`; as `src/x.rs` says |\n";
+    assert_eq!(
+        table_findings(table, &sources),
+        [
+            "docs/asyncio.md:2: there is no engines::timers::a_task_ends",
+            "docs/asyncio.md:3: there is no engines::tasks::a_task"
+        ]
+    );
+}
