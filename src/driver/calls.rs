@@ -166,15 +166,19 @@ pub(super) fn connected(socket: RawFd) -> Result<u32, Errno> {
     if error == 0 { Ok(0) } else { Err(Errno(error)) }
 }
 
+/// The status flags of an open file (F_GETFL of fcntl(2)).
+pub(super) fn status_flags(descriptor: RawFd) -> Result<i32, Errno> {
+    // SAFETY: F_GETFL takes no pointers.
+    check(unsafe { libc::fcntl(descriptor, libc::F_GETFL) } as isize).map(|flags| flags as i32)
+}
+
 /// Turns O_NONBLOCK of a descriptor on or off (fcntl(2)).
 pub(super) fn set_nonblocking(descriptor: RawFd, on: bool) -> Result<(), Errno> {
-    // SAFETY: fcntl with F_GETFL and F_SETFL takes no pointers.
-    unsafe {
-        let flags = check(libc::fcntl(descriptor, libc::F_GETFL) as isize)? as i32;
-        let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
-        if wanted != flags {
-            check(libc::fcntl(descriptor, libc::F_SETFL, wanted) as isize)?;
-        }
+    let flags = status_flags(descriptor)?;
+    let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    if wanted != flags {
+        // SAFETY: F_SETFL takes no pointers.
+        check(unsafe { libc::fcntl(descriptor, libc::F_SETFL, wanted) } as isize)?;
     }
     Ok(())
 }
@@ -195,7 +199,9 @@ pub(super) fn quiet_flags() -> i32 {
         if probe().is_ok() {
             return NO_SIGNAL;
         }
-        tracing::debug!("writes to pipes block SIGPIPE (RWF_NOSIGNAL came with Linux 6.18)");
+        tracing::debug!(
+            "writes to pipes block SIGPIPE meanwhile (RWF_NOSIGNAL came with Linux 6.18)"
+        );
         0
     })
 }
@@ -245,13 +251,6 @@ fn pipe_signal() -> libc::sigset_t {
         libc::sigaddset(set.as_mut_ptr(), libc::SIGPIPE);
         set.assume_init()
     }
-}
-
-/// Blocks SIGPIPE in the calling thread for good: for writes that the kernel makes on its behalf.
-pub(super) fn block_pipe_signal() {
-    let set = pipe_signal();
-    // SAFETY: the set is a valid local; nothing is asked back.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
 /// read(2).

@@ -23,7 +23,7 @@ mod settle;
 mod slots;
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -119,6 +119,14 @@ impl Driver {
 
     /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
+        if self.is_full() {
+            // The operation is dropped, which closes the descriptor of a `Close`. What is known of
+            // its number would be taken for its next owner's.
+            if let Op::Close { descriptor } = &op {
+                self.release(descriptor.as_raw_fd());
+            }
+            return Err(Errno(libc::ENFILE));
+        }
         let key = self.slots.insert(op, now).ok_or(Errno(libc::ENFILE))?;
         metrics::add(Counter::Operations, 1);
         match &mut *self.backend {
@@ -131,10 +139,18 @@ impl Driver {
 
     /// Starts a one-shot operation whose outcome nobody wants.
     pub(crate) fn submit_detached(&mut self, op: Op, now: Instant) {
-        // At the limit the operation is dropped, which closes the descriptor of a `Close`.
+        if let Op::Shutdown { socket, how } = op
+            && self.is_full()
+        {
+            return shut_down_socket(socket, how);
+        }
         if let Ok(key) = self.submit(op, now) {
             self.slots.abandon(key);
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.slots.count() >= limits::OPERATIONS_COUNT_MAX as usize
     }
 
     /// Opens a stream (accept, receive, datagrams). It yields once armed.
@@ -294,6 +310,11 @@ impl Driver {
         self.slots.waiters(now)
     }
 
+    /// Whether the pipes that it works on become non-blocking.
+    pub(crate) fn unblocks_pipes(&self) -> bool {
+        self.given().is_none_or(|given| !given.quiet_writes)
+    }
+
     /// What the ring gave up on this host; `None` for the other backends.
     pub(crate) fn given(&self) -> Option<&Given> {
         match &*self.backend {
@@ -377,6 +398,11 @@ pub(crate) fn set_blocking(descriptor: RawFd) -> Result<(), Errno> {
     calls::set_nonblocking(descriptor, false)
 }
 
+/// The status flags of an open file.
+pub(crate) fn status_flags(descriptor: RawFd) -> Result<i32, Errno> {
+    calls::status_flags(descriptor)
+}
+
 /// Ends a park of one shard from any thread.
 #[derive(Clone)]
 pub(crate) enum Unparker {
@@ -391,5 +417,57 @@ impl Unparker {
             Unparker::Event(event) => event.notify(),
             Unparker::Thread(parker) => parker.unpark(),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    /// A number that was closed at the limit means nothing to the backend.
+    #[test]
+    fn a_close_at_the_limit_is_known_to_the_backend() {
+        let buffers = BufferSettings { count: 4, size: 4096 };
+        let mut driver = Driver::new(&Choice::Epoll { offload_threads: 1 }, buffers).unwrap();
+        let now = clock::now();
+        let receive = |socket: &UnixStream| Op::ReceiveOnce {
+            socket: socket.as_raw_fd(),
+            buffer: Vec::with_capacity(8).into(),
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        // A number that other tests, which open the lowest free one, do not come across.
+        let high = |socket: UnixStream| {
+            // SAFETY: F_DUPFD_CLOEXEC takes no pointers; the copy is nobody else's.
+            unsafe {
+                let copy = libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 900);
+                assert!(copy >= 900);
+                <UnixStream as std::os::fd::FromRawFd>::from_raw_fd(copy)
+            }
+        };
+        let (_first_peer, first) = UnixStream::pair().unwrap();
+        let first = high(first);
+        let number = first.as_raw_fd();
+        let key = driver.submit(receive(&first), now).unwrap();
+        driver.abandon(key);
+        let mut keys: Vec<SlotKey> = Vec::new();
+        while let Some(key) = driver.slots.insert(Op::Idle, now) {
+            keys.push(key);
+        }
+        driver.submit_detached(Op::Close { descriptor: first.into() }, now);
+        let (mut peer, second) = UnixStream::pair().unwrap();
+        let second = high(second);
+        assert_eq!(second.as_raw_fd(), number, "it is free again");
+        for key in keys {
+            driver.slots.abandon(key);
+            driver.slots.complete(key, Err(Errno(libc::ECANCELED)), now);
+        }
+        let key = driver.submit(receive(&second), now).unwrap();
+        assert!(driver.poll(key, &mut context).is_pending());
+        peer.write_all(b"heard").unwrap();
+        driver.park(Wait::Until(clock::now() + Duration::from_secs(10))).unwrap();
+        driver.reap(clock::now());
+        assert!(driver.poll(key, &mut context).is_ready(), "the new socket is registered");
     }
 }

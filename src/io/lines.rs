@@ -79,7 +79,8 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
                 self.line.pop();
             }
             let may_end = !is_whole && !is_cut && self.line.last() == Some(&b'\r');
-            if is_cut || self.line.len() > self.line_bytes_max + usize::from(may_end && !is_over) {
+            let extra = usize::from(may_end && !is_over);
+            if is_cut || self.line.len() > self.line_bytes_max.saturating_add(extra) {
                 self.failed = true;
                 self.line = Vec::new();
             } else if is_whole || (is_over && !self.line.is_empty()) {

@@ -4,6 +4,7 @@
 //! that it was made on until it is handed over to another process.
 
 mod async_io;
+mod manner;
 pub mod pipe;
 pub mod ring;
 

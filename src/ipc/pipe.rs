@@ -8,18 +8,20 @@ use std::fs::OpenOptions;
 use std::future::poll_fn;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll, ready};
 
+use super::manner::Manner;
 use crate::buffer::{Payload, ReadBuffer};
 use crate::driver;
 use crate::error::{Errno, Error, Result};
 use crate::limits;
 use crate::op::{Interest, Op, Outcome};
 use crate::shard::completion::{Completion, Home};
+use crate::shard::context;
 
 /// A pipe: what is written to the sender comes out of the receiver, in order.
 ///
@@ -53,27 +55,54 @@ pub fn pipe() -> Result<(Sender, Receiver)> {
 struct End {
     /// `None` once closed or handed over.
     descriptor: Option<OwnedFd>,
+    /// How it was, for what others share and the driver changes.
+    manner: Option<Manner>,
     home: Home,
 }
 
 impl End {
     fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor: Some(descriptor), home: Home::here() }
+        Self { descriptor: Some(descriptor), manner: None, home: Home::here() }
+    }
+
+    /// An end that others share; refuses what has positions: a pipe's operations have none.
+    fn taken(descriptor: OwnedFd) -> Result<Self> {
+        let failed = |error| Error::io("looking at a descriptor", Errno::from_io(&error));
+        let copy = descriptor.try_clone().map_err(failed)?;
+        let metadata = std::fs::File::from(copy).metadata().map_err(failed)?;
+        let kind = metadata.file_type();
+        if !(kind.is_fifo() || kind.is_socket() || kind.is_char_device()) {
+            let what = "not a pipe, a socket or a terminal; for a file use annulus::fs";
+            return Err(Error::config(what));
+        }
+        let is_changed = context::with(|shard| shard.driver.borrow().unblocks_pipes());
+        let place = (metadata.dev(), metadata.ino());
+        let manner = is_changed.then(|| Manner::note(&descriptor, place)).transpose()?;
+        Ok(Self { descriptor: Some(descriptor), manner, home: Home::here() })
     }
 
     fn raw(&self) -> RawFd {
         self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
+    /// The descriptor, to be closed, as it was before it came here.
+    fn take(&mut self) -> Option<OwnedFd> {
+        let descriptor = self.descriptor.take()?;
+        if let Some(manner) = self.manner.take() {
+            manner.give_back(&descriptor);
+        }
+        Some(descriptor)
+    }
+
     /// Closes in the background.
     fn detach(&mut self) {
-        if let Some(descriptor) = self.descriptor.take() {
+        if let Some(descriptor) = self.take() {
             self.home.detach(Op::Close { descriptor });
         }
     }
 
     async fn close(mut self) -> Result<()> {
-        let Some(descriptor) = self.descriptor.take() else { return Ok(()) };
+        let Some(descriptor) = self.take() else { return Ok(()) };
         let outcome = Completion::new(Op::Close { descriptor }).await;
         outcome.result.map(drop).map_err(|errno| Error::io("closing a pipe", errno))
     }
@@ -91,17 +120,6 @@ impl Drop for End {
     fn drop(&mut self) {
         self.detach();
     }
-}
-
-/// Refuses what has positions: a pipe's operations have none.
-fn check_stream(descriptor: &OwnedFd) -> Result<()> {
-    let failed = |error| Error::io("looking at a descriptor", Errno::from_io(&error));
-    let copy = descriptor.try_clone().map_err(failed)?;
-    let kind = std::fs::File::from(copy).metadata().map_err(failed)?.file_type();
-    if kind.is_fifo() || kind.is_socket() || kind.is_char_device() {
-        return Ok(());
-    }
-    Err(Error::config("not a pipe, a socket or a terminal; for a file use annulus::fs"))
 }
 
 fn open_fifo(path: &Path, options: &mut OpenOptions) -> Result<OwnedFd> {
@@ -135,11 +153,17 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn new(descriptor: OwnedFd) -> Self {
-        Self { behind: None, failed: None, end: End::new(descriptor) }
+        Self::of(End::new(descriptor))
+    }
+
+    fn of(end: End) -> Self {
+        Self { behind: None, failed: None, end }
     }
 
     /// Takes a pipe's writing end, a socket or a terminal from elsewhere. Under the `epoll` and
-    /// `threads` engines it becomes non-blocking, for everyone who shares it.
+    /// `threads` engines, and under `uring` before Linux 6.18, it becomes non-blocking for everyone
+    /// who shares it, until it is closed here (the last, of several such ends of one open file) or
+    /// handed over.
     ///
     /// # Errors
     /// `is_config` for anything else: files have an interface of their own.
@@ -147,8 +171,7 @@ impl Sender {
     /// # Panics
     /// Outside a runtime.
     pub fn from_owned_fd(descriptor: OwnedFd) -> Result<Self> {
-        check_stream(&descriptor)?;
-        Ok(Self::new(descriptor))
+        End::taken(descriptor).map(Self::of)
     }
 
     /// Opens a fifo to write to it. Somebody must have it open to read.
@@ -288,17 +311,17 @@ pub struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(descriptor: OwnedFd) -> Self {
-        Self {
-            reading: None,
-            end: End::new(descriptor),
-            is_over: false,
-            rest: Vec::new(),
-            consumed: 0,
-        }
+        Self::of(End::new(descriptor))
+    }
+
+    fn of(end: End) -> Self {
+        Self { reading: None, end, is_over: false, rest: Vec::new(), consumed: 0 }
     }
 
     /// Takes a pipe's reading end, a socket or a terminal from elsewhere. Under the `epoll` and
-    /// `threads` engines it becomes non-blocking, for everyone who shares it.
+    /// `threads` engines, and under `uring` before Linux 6.18, it becomes non-blocking for everyone
+    /// who shares it, until it is closed here (the last, of several such ends of one open file) or
+    /// handed over.
     ///
     /// # Errors
     /// `is_config` for anything else: files have an interface of their own.
@@ -306,8 +329,7 @@ impl Receiver {
     /// # Panics
     /// Outside a runtime.
     pub fn from_owned_fd(descriptor: OwnedFd) -> Result<Self> {
-        check_stream(&descriptor)?;
-        Ok(Self::new(descriptor))
+        End::taken(descriptor).map(Self::of)
     }
 
     /// Opens a fifo to read from it, and waits until somebody has written.

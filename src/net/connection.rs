@@ -290,6 +290,12 @@ impl Connection {
         outcome.result.map(drop).map_err(|errno| Error::io("shutting down a socket", errno))
     }
 
+    /// Ends the sending direction, behind what the socket has room for.
+    pub(super) fn end_sending(&self) {
+        drop(self.sending.take());
+        self.home.detach(Op::Shutdown { socket: self.raw(), how: Direction::Write });
+    }
+
     pub(super) fn descriptor(&self) -> &OwnedFd {
         self.socket.as_ref().expect("the socket is there until the drop")
     }

@@ -19,8 +19,9 @@ pub struct ReadHalf<S> {
     kind: PhantomData<S>,
 }
 
-/// The sending half of a stream `S`. Dropping it ends that direction, as a shutdown would, unless
-/// the halves are reunited; flush it before.
+/// The sending half of a stream `S`. Dropping it ends that direction, behind what the socket has
+/// room for; the rest of a polled write is given up, so flush it before. Halves that are reunited
+/// end nothing.
 pub struct WriteHalf<S> {
     /// `None` only while being dropped.
     connection: Option<Rc<Connection>>,
@@ -112,7 +113,7 @@ impl<S> Drop for WriteHalf<S> {
         if let Some(connection) = self.connection.take()
             && Rc::strong_count(&connection) > 1
         {
-            connection.handle().shutdown(Direction::Write);
+            connection.end_sending();
         }
     }
 }

@@ -131,12 +131,14 @@ impl TcpStream {
         address(self.connection.socket().local_addr(), "reading the local address")
     }
 
-    /// Sets options anew.
+    /// Sets options anew: without a keepalive it is turned off.
     ///
     /// # Errors
     /// The errors of setsockopt(2).
     pub fn set_options(&self, options: SocketOptions) -> Result<()> {
-        let applied = options.apply(self.connection.socket());
+        let socket = self.connection.socket();
+        let off = if options.keepalive.is_none() { socket.set_keepalive(false) } else { Ok(()) };
+        let applied = off.and_then(|()| options.apply(socket));
         applied.map_err(|error| Error::io("setting a socket option", Errno::from_io(&error)))
     }
 

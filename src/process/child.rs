@@ -13,6 +13,7 @@ use crate::ipc::pipe;
 use crate::limits;
 use crate::op::Op;
 use crate::shard::completion::Completion;
+use crate::shard::context;
 
 /// A child's standard input: closed when dropped, and the child then reads the end.
 pub type ChildStdin = pipe::Sender;
@@ -48,6 +49,13 @@ impl Child {
     pub(super) fn new(mut inner: StdChild, kill_on_drop: bool) -> Self {
         let (stdin, stdout, stderr) =
             (inner.stdin.take(), inner.stdout.take(), inner.stderr.take());
+        let is_piped = stdin.is_some() || stdout.is_some() || stderr.is_some();
+        if is_piped && !context::is_entered() {
+            // What is piped cannot be read off a command, so it shows only now. The panic below
+            // must not leave a child behind that nobody knows.
+            let _ = inner.kill();
+            let _ = inner.wait();
+        }
         Self {
             inner: Some(inner),
             kill_on_drop,

@@ -24,6 +24,7 @@ pub use self::child::{Child, ChildStderr, ChildStdin, ChildStdout};
 use self::handover::Handover;
 use crate::error::{Errno, Error, Result};
 use crate::limits;
+use crate::shard::placement;
 
 /// A program to start as a child process, as [`std::process::Command`] with an async child.
 ///
@@ -164,12 +165,14 @@ impl Command {
         &mut self.inner
     }
 
-    /// Starts the child.
+    /// Starts the child. It may run on the CPUs that this thread could use before the runtime pinned
+    /// it, and gets time slices of the usual length. (A child that `std` starts on a shard inherits
+    /// the shard's one CPU; one of a thread of the cpu pool also its niceness.)
     ///
     /// This call blocks its shard until the child's exec has succeeded or failed: `std` starts it
     /// by posix_spawn(3), typically well below a millisecond whatever this process's size; with a
     /// changed directory or a handover by fork(2), which takes longer in a large process. Where
-    /// that matters, start children on a shard of their own, or by `cpu::run` as a
+    /// that matters, start children on a shard of their own, or by [`crate::blocking::run`] as a
     /// [`std::process::Command`].
     ///
     /// # Errors
@@ -177,10 +180,10 @@ impl Command {
     /// fork(2) and execve(2). `is_config` for a second child of a command that hands over.
     ///
     /// # Panics
-    /// Outside a runtime, if a standard stream is piped.
+    /// Outside a runtime, if a standard stream is piped; the child is ended (SIGKILL) first.
     pub fn spawn(&mut self) -> Result<Child> {
         self.handover.begin()?;
-        let spawned = self.inner.spawn();
+        let spawned = placement::off_seat(|| self.inner.spawn());
         let child = spawned.map_err(|error| {
             let program = self.inner.get_program().display();
             Error::io(format!("starting `{program}`"), Errno::from_io(&error))

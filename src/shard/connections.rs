@@ -88,7 +88,8 @@ pub struct ConnectionHandle {
 }
 
 impl ConnectionHandle {
-    /// Shuts down one or both directions. False if the connection was closed already.
+    /// Shuts down one or both directions at once, before what a task sends at the moment: it may
+    /// be lost. False if the connection was closed already.
     pub fn shutdown(&self, direction: Direction) -> bool {
         let open = self.connections.lock();
         match open.sockets.get(self.place) {

@@ -6,12 +6,11 @@
 //! Invariant: in a pinned plan every shard has a CPU of its own, and only when the CPUs do not
 //! suffice does a thread of the cpu pool sit on a shard's CPU; the plan then says so.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::affinity;
 use super::topology::{Cpu, CpuId, CpuSet, Topology};
+use super::{affinity, priority};
 
 /// How many: chosen by the planner, or exactly so many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +23,12 @@ pub enum Count {
 }
 
 /// Whether and where threads are pinned.
+///
+/// Runtimes of one process do not know of each other's seats: give each CPUs of its own by
+/// [`Placement::Cpus`], or let them float. What is usable is what the thread that builds the
+/// runtime could use before any runtime pinned it, or the thread that started it; likewise for
+/// children of a [`Command`](crate::process::Command). A thread that a task starts by `std`
+/// inherits the shard's CPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Placement {
     /// On any usable CPU, one thread each.
@@ -156,17 +161,7 @@ pub fn plan(
 
 /// Pins the calling thread. `false` if the kernel refuses: the thread then stays where it was.
 pub fn pin_current_thread(cpu: CpuId) -> bool {
-    let before = BEFORE_PINNING.get().or_else(|| affinity::Mask::of_current_thread().map(Unpinned));
-    let is_pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu.0 });
-    if is_pinned {
-        BEFORE_PINNING.set(before);
-    }
-    is_pinned
-}
-
-thread_local! {
-    /// Where the thread might run before it was pinned; what it starts inherits the pinning.
-    static BEFORE_PINNING: Cell<Option<Unpinned>> = const { Cell::new(None) };
+    affinity::pin(cpu.0)
 }
 
 /// The CPUs of a thread before it was pinned.
@@ -185,9 +180,26 @@ impl Unpinned {
     }
 }
 
-/// Where the calling thread might run before it was pinned here; `None` if it was not.
+/// Where the calling thread might run before it, or the thread that started it, was pinned here;
+/// `None` if neither was.
 pub(crate) fn before_pinning() -> Option<Unpinned> {
-    BEFORE_PINNING.get()
+    affinity::unpinned().map(Unpinned)
+}
+
+/// Calls `start`, which starts a process, while this thread has the CPUs and the slices that it had
+/// before it became a shard's: the process inherits them.
+pub(crate) fn off_seat<R>(start: impl FnOnce() -> R) -> R {
+    struct Seat(Option<affinity::Mask>);
+    impl Drop for Seat {
+        fn drop(&mut self) {
+            self.0.iter().for_each(affinity::Mask::apply);
+        }
+    }
+    let _slices = priority::Ordinary::for_current_thread();
+    let Some(before) = affinity::unpinned() else { return start() };
+    let _seat = Seat(affinity::Mask::of_current_thread());
+    before.apply();
+    start()
 }
 
 /// The calling thread pinned to one CPU; back where it was on drop.
@@ -206,8 +218,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.before.apply();
-        BEFORE_PINNING.set(None);
+        affinity::unpin(&self.before);
     }
 }
 

@@ -8,6 +8,8 @@
 //! The cpu pool's threads give way by niceness (sched(7)): to a shard that shares their CPU, and to
 //! whoever else wakes there for a moment. Against a shard that is never idle they keep a tenth.
 
+use std::cell::Cell;
+
 /// The shortest slice that the kernel grants.
 const SLICE_NS: u64 = 100_000;
 
@@ -43,10 +45,16 @@ struct Attributes {
 /// The calling thread asks for short slices until this is dropped, on the same thread.
 pub(crate) struct Short(());
 
+thread_local! {
+    /// How many of them the thread has: one for each shard on it.
+    static SHORTS: Cell<usize> = const { Cell::new(0) };
+}
+
 impl Short {
     /// Without effect where the kernel has no such setting, or where the thread has been given a
     /// policy other than the normal one.
     pub(crate) fn for_current_thread() -> Self {
+        SHORTS.set(SHORTS.get() + 1);
         set(SLICE_NS);
         Self(())
     }
@@ -54,7 +62,31 @@ impl Short {
 
 impl Drop for Short {
     fn drop(&mut self) {
-        set(0);
+        // Late in the thread's end there is no count any more, and no other shard.
+        let is_last = SHORTS.try_with(|shorts| shorts.replace(shorts.get() - 1) == 1);
+        if is_last.unwrap_or(true) {
+            set(0);
+        }
+    }
+}
+
+/// The calling thread has slices of the usual length until this is dropped, on the same thread:
+/// for what it starts meanwhile, which inherits them.
+pub(crate) struct Ordinary(());
+
+impl Ordinary {
+    /// `None` if it has them anyway.
+    pub(crate) fn for_current_thread() -> Option<Self> {
+        (SHORTS.get() > 0).then(|| {
+            set(0);
+            Self(())
+        })
+    }
+}
+
+impl Drop for Ordinary {
+    fn drop(&mut self) {
+        set(SLICE_NS);
     }
 }
 
@@ -85,6 +117,39 @@ fn set(slice_ns: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The calling thread's slice; `None` where the kernel does not tell.
+    fn slice() -> Option<u64> {
+        let mut attributes = std::mem::MaybeUninit::<Attributes>::uninit();
+        let size = size_of::<Attributes>();
+        // SAFETY: the call fills all of the structure, whose size it is told, if it succeeds.
+        unsafe {
+            let start = attributes.as_mut_ptr();
+            let result = libc::syscall(libc::SYS_sched_getattr, 0, start, size, 0);
+            (result == 0).then(|| attributes.assume_init().runtime)
+        }
+    }
+
+    #[test]
+    fn slices_are_ordinary_for_a_while_and_short_until_the_last_shard_is_gone() {
+        let slices = std::thread::spawn(|| {
+            let before = slice();
+            assert!(Ordinary::for_current_thread().is_none());
+            let (one, other) = (Short::for_current_thread(), Short::for_current_thread());
+            let short = slice();
+            let ordinary = Ordinary::for_current_thread();
+            let meanwhile = slice();
+            drop(ordinary);
+            let again = slice();
+            drop(one);
+            let left = slice();
+            drop(other);
+            (before, short, [meanwhile, slice()], [again, left])
+        });
+        let (before, short, ordinary, others) = slices.join().unwrap();
+        assert_eq!(ordinary, [before; 2]);
+        assert_eq!(others, [short; 2], "the kernel tells of slices: {:?}", before != short);
+    }
 
     #[test]
     fn asking_for_a_short_slice_keeps_the_niceness() {

@@ -12,6 +12,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::affinity;
+
 /// The kernel's number of a logical CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuId(pub usize);
@@ -133,16 +135,25 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// Reads the topology of this host for the calling thread.
+    /// Reads the topology of this host for the calling thread, as it would be had no runtime pinned
+    /// it or the thread that started it.
     pub fn of_host() -> Result<Self, TopologyError> {
-        Self::read(Path::new("/"))
+        let unpinned = affinity::unpinned().map(|mask| mask.cpus());
+        Self::read_with(Path::new("/"), unpinned)
     }
 
     /// Reads the topology from the `sys` and `proc` trees below `root`.
     pub fn read(root: &Path) -> Result<Self, TopologyError> {
+        Self::read_with(root, None)
+    }
+
+    fn read_with(root: &Path, allowed: Option<CpuSet>) -> Result<Self, TopologyError> {
         let cpu_root = root.join("sys/devices/system/cpu");
         let online = read_cpu_set(&cpu_root.join("online"))?;
-        let allowed = read_affinity(&root.join("proc/thread-self/status"))?;
+        let allowed = match allowed {
+            Some(allowed) => allowed,
+            None => read_affinity(&root.join("proc/thread-self/status"))?,
+        };
         let cgroups = Cgroups::read(root);
         let cpuset = cgroups.cpuset();
         let mut usable = online.intersection(&allowed);

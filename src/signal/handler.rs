@@ -116,15 +116,23 @@ fn own_address() -> usize {
     handle as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as usize
 }
 
-/// Installs the handler in the place of what was there, once. A handler that other code has
-/// installed over it since calls this one, as is the custom; to call that in turn would never end.
+fn is_function(action: &libc::sigaction) -> bool {
+    ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+}
+
+/// Installs the handler in the place of what was there, unless it is there. A handler that other
+/// code has installed over it since calls this one, as is the custom; to call that in turn would
+/// never end. Where other code has put the signal's default or nothing since, it is installed anew.
 fn install(signal: i32, actions: &mut Actions) -> std::result::Result<(), Errno> {
     let index = signal as usize;
-    if actions[index].is_some() {
+    let before = action_of(signal)?;
+    let is_function = is_function(&before);
+    if actions[index].is_some() && is_function {
+        if before.sa_sigaction != own_address() {
+            tracing::warn!(signal, "another handler is installed over this one; it must call it");
+        }
         return Ok(());
     }
-    let before = action_of(signal)?;
-    let is_function = ![libc::SIG_DFL, libc::SIG_IGN].contains(&before.sa_sigaction);
     let takes_info = before.sa_flags & libc::SA_SIGINFO != 0;
     BEFORE_TAKES_INFO[index].store(takes_info, Ordering::SeqCst);
     BEFORE[index].store(if is_function { before.sa_sigaction } else { 0 }, Ordering::SeqCst);
@@ -142,8 +150,12 @@ fn install(signal: i32, actions: &mut Actions) -> std::result::Result<(), Errno>
 /// Puts back what was there before, unless other code has installed something since.
 fn restore(signal: i32, actions: &mut Actions) {
     let Some(before) = &actions[signal as usize] else { return };
-    let is_ours = action_of(signal).is_ok_and(|action| action.sa_sigaction == own_address());
-    if !is_ours {
+    let now = action_of(signal);
+    let is_ours = now.is_ok_and(|action| action.sa_sigaction == own_address());
+    if now.is_ok_and(|action| !is_function(&action)) {
+        // What other code has put there stays.
+        actions[signal as usize] = None;
+    } else if !is_ours {
         tracing::warn!(signal, "another handler was installed since; both stay");
     } else if let Err(errno) = set_action(signal, before) {
         tracing::warn!(signal, %errno, "what a signal did before could not be restored");

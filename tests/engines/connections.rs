@@ -56,7 +56,10 @@ fn an_accepted_connection_has_nodelay_and_what_was_asked_for(engine: Engine) {
         assert!(SockRef::from(&stream).tcp_nodelay().unwrap());
         assert_eq!(SockRef::from(&stream).tcp_keepalive_time().unwrap().as_secs(), 77);
         assert!(!SockRef::from(&client).keepalive().unwrap());
+        client.set_options(SocketOptions { nodelay: true, keepalive: idle }).unwrap();
+        assert!(SockRef::from(&client).keepalive().unwrap());
         client.set_options(SocketOptions { nodelay: false, keepalive: None }).unwrap();
+        assert!(!SockRef::from(&client).keepalive().unwrap());
         assert!(!SockRef::from(&client).tcp_nodelay().unwrap());
     });
 }

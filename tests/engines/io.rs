@@ -2,7 +2,7 @@
 //!
 //! K1 → a_line_protocol_over_a_stream; K4 → a_writer_waits_for_its_reader,
 //! a_half_close_ends_one_direction_alone, dropping_the_writing_half_ends_its_direction,
-//! copies_pass_the_end_on; K5 → one_slow_connection_does_not_hold_up_a_hundred
+//! what_a_dropped_half_has_written_arrives, copies_pass_the_end_on; K5 → one_slow_connection_does_not_hold_up_a_hundred
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -41,6 +41,8 @@ on_every_engine!(
     one_slow_connection_does_not_hold_up_a_hundred,
     std_sockets_come_and_go,
     a_socket_that_was_used_does_not_leave,
+    what_a_dropped_half_has_written_arrives,
+    a_line_may_be_of_any_length,
 );
 
 async fn stream_pair() -> (TcpStream, TcpStream) {
@@ -513,5 +515,32 @@ fn a_socket_that_was_used_does_not_leave(engine: Engine) {
         let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(listener.into_std().unwrap().local_addr().unwrap(), address);
+    });
+}
+
+fn what_a_dropped_half_has_written_arrives(engine: Engine) {
+    run(engine, async {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (reader, mut writer) = one.split();
+        writer.write_all(b"hello").await.unwrap();
+        drop(writer);
+        assert_eq!(&other.recv().await.unwrap().expect("bytes before the end")[..], b"hello");
+        assert!(other.recv().await.unwrap().is_none());
+        drop(reader);
+    });
+}
+
+fn a_line_may_be_of_any_length(engine: Engine) {
+    run(engine, async {
+        let (one, other) = UnixStream::pair().unwrap();
+        one.send(b"first\r").await.unwrap();
+        let rest = task::spawn(async move {
+            turns(20).await;
+            one.send(b"\nlast").await.unwrap();
+        });
+        let mut lines = Lines::new(other, usize::MAX);
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("first"));
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("last"));
+        rest.await.unwrap();
     });
 }

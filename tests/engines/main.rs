@@ -36,6 +36,7 @@ mod pools;
 mod processes;
 mod scopes;
 mod script;
+mod seats;
 mod shards;
 mod sharing;
 mod signals;

@@ -6,7 +6,8 @@
 //! `a_write_that_is_given_up_leaves_nothing`, `descriptors_set_nonblocking_work_too`,
 //! `a_terminal_is_read_line_by_line`,
 //! `a_fifo_joins_what_opens_it`, `what_is_no_pipe_is_refused`, `too_much_is_refused`,
-//! `closed_numbers_are_of_use_again`, `pipes_are_read_and_written_by_trait`.
+//! `closed_numbers_are_of_use_again`, `pipes_are_read_and_written_by_trait`,
+//! `a_device_without_readiness_is_read_and_written`, `what_others_share_blocks_again_in_the_end`.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -34,6 +35,8 @@ on_every_engine!(
     too_much_is_refused,
     closed_numbers_are_of_use_again,
     pipes_are_read_and_written_by_trait,
+    a_device_without_readiness_is_read_and_written,
+    what_others_share_blocks_again_in_the_end,
 );
 
 const MEBIBYTE: usize = 1 << 20;
@@ -371,5 +374,61 @@ fn pipes_are_read_and_written_by_trait(engine: Engine) {
         };
         assert_eq!(failed.await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
         assert!(sender.write_all(b"x").await.unwrap_err().is_disconnected());
+    });
+}
+
+fn a_device_without_readiness_is_read_and_written(engine: Engine) {
+    run(engine, async {
+        let zero = std::fs::File::open("/dev/zero").unwrap();
+        let mut zero = ipc::pipe::Receiver::from_owned_fd(zero.into()).unwrap();
+        for _ in 0..3 {
+            assert!(zero.recv().await.unwrap().unwrap().iter().all(|byte| *byte == 0));
+        }
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        let mut end = ipc::pipe::Receiver::from_owned_fd(null.try_clone().unwrap().into()).unwrap();
+        assert_eq!(end.recv().await.unwrap(), None);
+        let mut null = ipc::pipe::Sender::from_owned_fd(null.into()).unwrap();
+        null.write_all(b"gone").await.unwrap();
+        null.close().await.unwrap();
+    });
+}
+
+/// Whether the open file is non-blocking, for everyone (proc_pid_fdinfo(5)).
+fn is_nonblocking(descriptor: &impl AsRawFd) -> bool {
+    let info = format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd());
+    let info = std::fs::read_to_string(info).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_NONBLOCK != 0
+}
+
+fn what_others_share_blocks_again_in_the_end(engine: Engine) {
+    run(engine, async {
+        let (mut reader, theirs) = std::io::pipe().unwrap();
+        let take = || ipc::pipe::Sender::from_owned_fd(theirs.try_clone().unwrap().into());
+        let (mut one, mut other) = (take().unwrap(), take().unwrap());
+        one.write_all(b"one").await.unwrap();
+        let meanwhile = is_nonblocking(&theirs);
+        drop(one);
+        turns(5).await;
+        assert_eq!(is_nonblocking(&theirs), meanwhile, "the other is still used");
+        other.write_all(b"two").await.unwrap();
+        other.close().await.unwrap();
+        assert!(!is_nonblocking(&theirs), "as it was");
+        let mut bytes = [0; 6];
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"onetwo");
+        // What was non-blocking before stays so.
+        let mut first = take().unwrap();
+        first.write_all(b"x").await.unwrap();
+        let fd = theirs.as_raw_fd();
+        drop(first);
+        turns(5).await;
+        // SAFETY: it takes no pointers.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        let mut second = take().unwrap();
+        second.write_all(b"x").await.unwrap();
+        drop(second);
+        turns(5).await;
+        assert!(is_nonblocking(&theirs));
     });
 }

@@ -7,7 +7,8 @@
 //! `a_dropped_child_runs_on_and_leaves_no_zombie`, `many_children_are_waited_for_at_once`,
 //! `a_program_that_cannot_be_started_is_named`, `descriptors_are_handed_over_once`,
 //! `nothing_is_left_open`, `a_status_that_others_collected_is_an_error`,
-//! `a_child_outlives_its_runtime_and_is_collected`, `a_child_that_reads_to_the_end_is_let_go`.
+//! `a_child_outlives_its_runtime_and_is_collected`, `a_child_that_reads_to_the_end_is_let_go`,
+//! `a_child_that_nobody_can_talk_to_is_ended`.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -37,6 +38,7 @@ on_every_engine!(
     a_status_that_others_collected_is_an_error,
     a_child_outlives_its_runtime_and_is_collected,
     a_child_that_reads_to_the_end_is_let_go,
+    a_child_that_nobody_can_talk_to_is_ended,
 );
 
 fn shell(script: &str) -> Command {
@@ -337,4 +339,22 @@ fn a_child_that_reads_to_the_end_is_let_go(engine: Engine) {
         let output = command.spawn().unwrap().wait_with_output().await.unwrap();
         assert!(output.stdout.is_empty() && output.stderr.is_empty());
     });
+}
+
+fn a_child_that_nobody_can_talk_to_is_ended(_: Engine) {
+    let own = std::process::id().to_string();
+    let children = || {
+        let folders = std::fs::read_dir("/proc").unwrap().flatten();
+        let stats = folders.filter_map(|f| std::fs::read_to_string(f.path().join("stat")).ok());
+        let is_ours = |stat: &String| {
+            let (name, rest) = stat.rsplit_once(") ").unwrap();
+            name.ends_with("(sleep") && rest.split(' ').nth(1) == Some(&own)
+        };
+        stats.filter(is_ours).count()
+    };
+    let spawned = std::panic::catch_unwind(|| {
+        Command::new("sleep").arg("1000").stdout(Stdio::piped()).spawn().map(drop)
+    });
+    assert!(spawned.is_err(), "there is no runtime");
+    assert_eq!(children(), 0);
 }

@@ -6,7 +6,8 @@
 //! `ctrl_c_is_awaited_once`, `signals_that_cannot_be_caught_are_refused`,
 //! `another_handler_is_called_and_comes_back`, `a_handler_installed_later_stays`,
 //! `every_shard_may_listen`, `a_signal_is_a_stream`, `too_many_streams_are_refused`,
-//! `streams_leave_nothing_open`, `a_sleeping_shard_is_woken`.
+//! `streams_leave_nothing_open`, `a_sleeping_shard_is_woken`,
+//! `a_stream_hears_after_a_foreign_handler_has_gone`.
 //!
 //! I2 (a daemon drains on SIGTERM and reloads on SIGHUP) is in `tests/daemon_running`.
 
@@ -41,6 +42,7 @@ on_every_engine!(
     too_many_streams_are_refused,
     streams_leave_nothing_open,
     a_sleeping_shard_is_woken,
+    a_stream_hears_after_a_foreign_handler_has_gone,
 );
 
 /// Sends a signal to this thread: its handler has run when this returns.
@@ -328,5 +330,33 @@ fn a_sleeping_shard_is_woken(engine: Engine) {
         });
         stream.recv().await.unwrap();
         other.join().unwrap();
+    });
+}
+
+fn a_stream_hears_after_a_foreign_handler_has_gone(engine: Engine) {
+    extern "C" fn foreign(_: i32) {}
+    let set = |action: usize| {
+        // SAFETY: the handler does nothing; the others are no functions.
+        unsafe { libc::signal(libc::SIGUSR2, action) };
+    };
+    run(engine, async {
+        for left in [libc::SIG_IGN, libc::SIG_DFL] {
+            let first = signal::stream(SignalKind::SIGUSR2).unwrap();
+            set(foreign as *const () as usize);
+            drop(first);
+            set(left);
+            let mut second = signal::stream(SignalKind::SIGUSR2).unwrap();
+            raise(SignalKind::SIGUSR2);
+            second.recv().await.unwrap();
+            // Beside a stream that other code has deafened: both hear.
+            set(left);
+            let mut third = signal::stream(SignalKind::SIGUSR2).unwrap();
+            raise(SignalKind::SIGUSR2);
+            second.recv().await.unwrap();
+            third.recv().await.unwrap();
+            drop((second, third));
+            assert_eq!(action(SignalKind::SIGUSR2), left, "what was there comes back");
+        }
+        set(libc::SIG_DFL);
     });
 }

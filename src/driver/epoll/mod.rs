@@ -215,10 +215,15 @@ impl Epoll {
         }
     }
 
-    /// Calls on pipes know no MSG_DONTWAIT: an end is set non-blocking, once.
+    /// Calls on pipes know no MSG_DONTWAIT: an end is set non-blocking, once. A device that epoll
+    /// refuses (EPERM: it has no readiness, as /dev/null) never has its calls wait.
     fn prepare(&mut self, is_pipe: bool, descriptor: RawFd) -> Result<(), Errno> {
         if is_pipe {
-            let entry = self.socket(descriptor)?;
+            match self.socket(descriptor) {
+                Ok(_) | Err(Errno(libc::EPERM)) => {}
+                Err(errno) => return Err(errno),
+            }
+            let entry = &mut self.sockets[descriptor as usize];
             if !entry.is_nonblocking {
                 calls::set_nonblocking(descriptor, true)?;
                 entry.is_nonblocking = true;

@@ -63,7 +63,7 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .flags((libc::MSG_NOSIGNAL | wait) as u32)
                 .build()
         }
-        Op::Shutdown { socket, how } => opcode::Shutdown::new(Fd(*socket), how.as_raw()).build(),
+        Op::Shutdown { .. } => unreachable!("it is performed when it is started"),
         Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.as_raw_fd())).build(),
         Op::Open { directory, path, how } => {
             let how = (&raw const **how).cast::<types::OpenHow>();

@@ -7,11 +7,12 @@
 mod buffer_ring;
 mod door;
 mod entry;
+mod pipe;
 pub(in crate::driver) mod setup;
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::clock::{self, Instant};
 use crate::error::Errno;
 use crate::limits;
 use crate::metrics::{self, Counter};
-use crate::op::{Event, Op, Value};
+use crate::op::{Direction, Event, Op, Value};
 
 /// Room for streams in line from the start, so that a request on the way does not pay for it.
 const PAUSED_COUNT: usize = 256;
@@ -158,11 +159,30 @@ impl Ring {
                     Err(errno) => return slots.complete(key, Err(errno), clock::now()),
                 }
             }
-            Op::Write { .. } if calls::quiet_flags() == 0 => calls::block_pipe_signal(),
+            Op::Write { waits: false, .. } if !self.given.quiet_writes => {
+                if !pipe::write(key, slots) {
+                    return;
+                }
+            }
+            Op::Shutdown { socket, how } => {
+                let (socket, how) = (*socket, *how);
+                let result = self.shut_down(socket, how);
+                return slots.complete(key, result.map(Value::Count), clock::now());
+            }
             _ => {}
         }
+        let op = slots.op(key).expect("it is still there");
         let entry = entry::entry(op).user_data(key.to_user_data());
         self.push(entry);
+    }
+
+    /// Behind what was queued before: its sends get what room there is. Not by an entry: the kernel
+    /// looks the number up in a worker then, when it may be another's.
+    fn shut_down(&mut self, socket: RawFd, how: Direction) -> Result<u32, Errno> {
+        if !self.ring.submission().is_empty() {
+            self.enter(0, None)?;
+        }
+        calls::shutdown(socket, how)
     }
 
     /// Queues the entry of a multishot operation.
@@ -506,6 +526,50 @@ mod tests {
     use crate::error::Errno;
     use std::task::{Context, Poll, Waker};
 
+    fn complete(ring: &mut Ring, slots: &mut Slots, key: SlotKey) -> crate::op::Outcome {
+        loop {
+            if let Poll::Ready(outcome) = slots.poll(key, &mut Context::from_waker(Waker::noop())) {
+                return outcome;
+            }
+            ring.park(slots, Wait::Until(Instant::NEVER)).unwrap();
+            ring.reap(slots, clock::now());
+        }
+    }
+
+    /// What Linux before 6.18 does.
+    #[test]
+    fn without_quiet_writes_a_full_pipe_is_waited_for() {
+        use std::io::Read;
+        use std::os::fd::AsRawFd;
+        let pool = Pool::new(4, 4096).unwrap();
+        let mut ring = match Ring::new(&RingSettings::default(), &pool) {
+            Ok(ring) => ring,
+            Err(errno) => return println!("skipped: {errno}"),
+        };
+        ring.given.quiet_writes = false;
+        let mut slots = Slots::new();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let write = |ring: &mut Ring, slots: &mut Slots| {
+            let payload = vec![7; 1 << 20].into();
+            let op = Op::Write { pipe: writer.as_raw_fd(), payload, written: 0, waits: false };
+            let key = slots.insert(op, clock::now()).unwrap();
+            ring.start(key, slots);
+            key
+        };
+        let key = write(&mut ring, &mut slots);
+        assert!(matches!(slots.op(key), Some(Op::Write { written: 1.., waits: true, .. })));
+        let reading = std::thread::spawn(move || {
+            let mut bytes = vec![0; 1 << 20];
+            reader.read_exact(&mut bytes).unwrap();
+            bytes.iter().all(|byte| *byte == 7)
+        });
+        assert!(complete(&mut ring, &mut slots, key).result.is_ok());
+        assert!(reading.join().unwrap(), "all of it came, as it was");
+        let key = write(&mut ring, &mut slots);
+        let outcome = complete(&mut ring, &mut slots, key);
+        assert!(matches!(outcome.result, Err(Errno(libc::EPIPE))), "nobody reads any more");
+    }
+
     /// What Linux before 6.7 does.
     #[test]
     fn without_waitid_a_child_is_waited_for_by_descriptor() {
@@ -520,13 +584,7 @@ mod tests {
         let process = child.id() as libc::pid_t;
         let key = slots.insert(Op::WaitChild { process, held: None }, clock::now()).unwrap();
         ring.start(key, &mut slots);
-        let outcome = loop {
-            ring.park(&mut slots, Wait::Until(Instant::NEVER)).unwrap();
-            ring.reap(&mut slots, clock::now());
-            if let Poll::Ready(outcome) = slots.poll(key, &mut Context::from_waker(Waker::noop())) {
-                break outcome;
-            }
-        };
+        let outcome = complete(&mut ring, &mut slots, key);
         assert!(outcome.result.is_ok());
         assert!(matches!(outcome.op, Op::WaitChild { held: Some(_), .. }));
         assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(3), "it was left to collect");

@@ -6,6 +6,7 @@
 
 use io_uring::{IoUring, Probe, opcode};
 
+use crate::driver::calls;
 use crate::error::Errno;
 use crate::limits;
 
@@ -37,6 +38,8 @@ pub(crate) struct Given {
     pub(crate) incremental: bool,
     /// Child processes are waited for without a descriptor (Linux 6.7).
     pub(crate) wait_child: bool,
+    /// Writes to pipes raise no signal (Linux 6.18).
+    pub(crate) quiet_writes: bool,
 }
 
 /// The fewest entries that are still worth a ring.
@@ -120,6 +123,7 @@ pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given
         }
     };
     let probe = require_multishot(&ring)?;
+    given.quiet_writes = calls::quiet_flags() != 0;
     given.wait_child = probe.is_supported(opcode::WaitId::CODE);
     if !given.wait_child {
         given.given_up.push("WAITID (before Linux 6.7): a descriptor for each child".into());

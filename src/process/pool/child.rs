@@ -22,7 +22,6 @@ use crate::limits;
 pub(super) struct Process {
     child: Child,
     socket: UnixStream,
-    received: Vec<u8>,
 }
 
 /// This program as a worker.
@@ -50,7 +49,7 @@ impl Process {
             let program = command.get_program().to_string_lossy().into_owned();
             failed(&format!("starting the worker {program}"), &error)
         })?;
-        Ok(Self { child, socket, received: Vec::new() })
+        Ok(Self { child, socket })
     }
 
     /// Waits for the worker's greeting, but not for ever: the program may be no worker.
@@ -123,14 +122,19 @@ impl Process {
 
     /// Receives one frame.
     fn receive(&mut self) -> io::Result<(Status, Vec<u8>)> {
-        self.received.clear();
+        let mut received = Vec::new();
         loop {
-            let missing = match frame::decode_reply(&self.received) {
-                Ok(Decoded::Complete(reply)) => return Ok((reply.status, reply.content.to_vec())),
+            let missing = match frame::decode_reply(&received) {
+                Ok(Decoded::Complete(reply)) => {
+                    // The frame is all that was received, and its content is the end of it.
+                    let (status, length) = (reply.status, reply.content.len());
+                    received.drain(..received.len() - length);
+                    return Ok((status, received));
+                }
                 Ok(Decoded::NeedMore(count)) => count as u64,
                 Err(invalid) => return Err(io::Error::new(io::ErrorKind::InvalidData, invalid)),
             };
-            if (&mut self.socket).take(missing).read_to_end(&mut self.received)? == 0 {
+            if (&mut self.socket).take(missing).read_to_end(&mut received)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
