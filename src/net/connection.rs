@@ -243,9 +243,8 @@ impl Connection {
 
     /// Takes the socket off this shard, blocking as `std` makes them. It must be at rest.
     pub(super) fn release(mut self) -> Result<OwnedFd> {
-        let is_sending = |polled: &Box<Polled>| polled.sending.borrow().is_some();
-        let is_at_rest =
-            self.receiver.borrow().is_none() && !self.polled.get().is_some_and(is_sending);
+        let is_sending = self.polled.get().is_some_and(|polled| polled.sending.borrow().is_some());
+        let is_at_rest = self.receiver.borrow().is_none() && !is_sending;
         if !is_at_rest {
             return Err(Error::config(
                 "only a stream that has not received and has sent all can leave its shard: what \
@@ -292,7 +291,7 @@ impl Connection {
 
     /// Ends the sending direction, behind what the socket has room for.
     pub(super) fn end_sending(&self) {
-        drop(self.sending.take());
+        drop(self.polled.get().and_then(|polled| polled.sending.take()));
         self.home.detach(Op::Shutdown { socket: self.raw(), how: Direction::Write });
     }
 

@@ -159,10 +159,10 @@ impl Ring {
                     Err(errno) => return slots.complete(key, Err(errno), clock::now()),
                 }
             }
-            Op::Write { waits: false, .. } if !self.given.quiet_writes => {
-                if !pipe::write(key, slots) {
-                    return;
-                }
+            Op::Write { waits: false, .. }
+                if !self.given.quiet_writes && !pipe::write(key, slots) =>
+            {
+                return;
             }
             Op::Shutdown { socket, how } => {
                 let (socket, how) = (*socket, *how);
