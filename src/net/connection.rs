@@ -292,7 +292,7 @@ impl Connection {
 
     /// Ends the sending direction, behind what the socket has room for.
     pub(super) fn end_sending(&self) {
-        drop(self.sending.take());
+        drop(self.polled.get().map(|polled| polled.sending.take()));
         self.home.detach(Op::Shutdown { socket: self.raw(), how: Direction::Write });
     }
 
