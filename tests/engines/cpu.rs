@@ -5,7 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use annulus::{Engine, cpu, task, time};
+use annulus::shard::placement::Placement;
+use annulus::{Engine, Runtime, cpu, task, time};
 
 use crate::harness::{Server, builder, echo, eventually, eventually_here, run, run_with, turns};
 
@@ -17,6 +18,7 @@ on_every_engine!(
     the_shard_serves_others_while_it_waits,
     thousands_of_jobs_come_back_to_their_callers,
     connections_use_the_pool,
+    a_closure_runs_on_a_core_that_is_no_shards,
 );
 
 fn a_closure_runs_elsewhere_and_its_value_comes_back(engine: Engine) {
@@ -139,4 +141,21 @@ fn connections_use_the_pool(engine: Engine) {
         peer.read_exact(&mut [0]).unwrap();
     }
     eventually("each has had its job", || jobs.load(Ordering::Relaxed) == 20);
+}
+
+fn a_closure_runs_on_a_core_that_is_no_shards(engine: Engine) {
+    // SAFETY: takes no pointers.
+    let cpu = || unsafe { libc::sched_getcpu() };
+    if thread::available_parallelism().unwrap().get() < 2 {
+        println!("skipped: one CPU is for both");
+        return;
+    }
+    let builder = Runtime::builder().engine(engine).placement(Placement::Pinned);
+    run_with(builder.shards(1).cpu_cores(1), async move {
+        let here = cpu();
+        for _ in 0..10 {
+            assert_ne!(cpu::run(cpu).await.unwrap(), here);
+            assert_eq!(cpu(), here);
+        }
+    });
 }
