@@ -165,7 +165,7 @@ impl Command {
         &mut self.inner
     }
 
-    /// Starts the child. It may run on the CPUs that this thread could use before the runtime pinned
+    /// Starts the child. It may run on the CPUs that this thread could use before a runtime pinned
     /// it, and gets time slices of the usual length. (A child that `std` starts on a shard inherits
     /// the shard's one CPU; one of a thread of the cpu pool also its niceness.)
     ///

@@ -2,7 +2,8 @@
 //!
 //! K1 → a_line_protocol_over_a_stream; K4 → a_writer_waits_for_its_reader,
 //! a_half_close_ends_one_direction_alone, dropping_the_writing_half_ends_its_direction,
-//! what_a_dropped_half_has_written_arrives, copies_pass_the_end_on; K5 → one_slow_connection_does_not_hold_up_a_hundred
+//! what_a_dropped_half_has_written_arrives, copies_pass_the_end_on;
+//! K5 → one_slow_connection_does_not_hold_up_a_hundred
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

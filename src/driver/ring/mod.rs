@@ -159,17 +159,16 @@ impl Ring {
                     Err(errno) => return slots.complete(key, Err(errno), clock::now()),
                 }
             }
-            Op::Write { waits: false, .. }
-                if !self.given.quiet_writes && !pipe::write(key, slots) =>
-            {
-                return;
-            }
             Op::Shutdown { socket, how } => {
                 let (socket, how) = (*socket, *how);
                 let result = self.shut_down(socket, how);
                 return slots.complete(key, result.map(Value::Count), clock::now());
             }
             _ => {}
+        }
+        let is_loud = !self.given.quiet_writes && matches!(op, Op::Write { waits: false, .. });
+        if is_loud && !pipe::write(key, slots) {
+            return;
         }
         let op = slots.op(key).expect("it is still there");
         let entry = entry::entry(op).user_data(key.to_user_data());
