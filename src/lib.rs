@@ -24,6 +24,28 @@
 //! # annulus::Result::Ok(())
 //! ```
 //!
+//! | for | module |
+//! |---|---|
+//! | starting, running and ending a runtime | [`Runtime`], [`Builder`], [`Handle`] |
+//! | tasks: spawn, join, abort, look at; sets, scopes, tokens | [`task`] |
+//! | futures put together: all, first, each | [`future`] |
+//! | values one after another; streams in code that is not async | [`stream`] |
+//! | locks, queues, events; within a shard, and [`sync::shared`] across threads | [`sync`] |
+//! | sleeps, limits, intervals, callbacks at an instant | [`time`], [`clock`] |
+//! | TCP, UDP, Unix sockets | [`net`] |
+//! | readers and writers of futures-io, lines, copies, readiness | [`io`] |
+//! | files | [`fs`] |
+//! | what computes, what blocks | [`cpu`], [`blocking`] |
+//! | child processes, pools of them, pipes, shared memory | [`process`], [`ipc`] |
+//! | signals | [`signal`] |
+//! | other shards; which thread runs on which CPU | [`shard`] |
+//! | counters and histograms; every limit by name | [`metrics`], [`limits`] |
+//! | hyper, and the I/O traits of tokio | `compat`, by the features `hyper` and `tokio-io` |
+//!
+//! Dropping a future gives up what it was doing and leaves nothing behind; what that may lose is
+//! said at each async function. What runs on without its handle is a task. What waits for the
+//! kernel or for time is polled on the shard that it began on; elsewhere it panics with the reason.
+//!
 //! A stream belongs to its shard and cannot be taken to another:
 //!
 //! ```compile_fail

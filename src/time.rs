@@ -47,6 +47,8 @@ pub fn advance(duration: Duration) {
 
 /// Waits for `duration`; never less, usually less than 0.1 ms more.
 ///
+/// Cancel-safe: a sleep that is dropped leaves no timer behind.
+///
 /// # Panics
 /// When polled outside a runtime.
 pub fn sleep(duration: Duration) -> Sleep {
@@ -56,6 +58,8 @@ pub fn sleep(duration: Duration) -> Sleep {
 
 /// Waits until `deadline`. One that is not in the future is ready at the next turn: others that are
 /// ready run first.
+///
+/// Cancel-safe, as [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, length: None, timer: None }
 }
@@ -142,6 +146,8 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 }
 
 /// [`timeout`] with a deadline.
+///
+/// As cancel-safe as `future`, which is dropped with it.
 ///
 /// # Errors
 /// [`Elapsed`] if the deadline comes first.

@@ -398,7 +398,7 @@ const ROWS: [(char, usize); 13] = [
 
 /// The files that a test named like `engines::tasks::x`, `examples::x` or `time.rs::x` may be in.
 fn files_of_test(path: &str) -> Vec<String> {
-    if path.ends_with(".rs") {
+    if Path::new(path).extension().is_some() {
         return vec![format!("src/{path}")];
     }
     let path = path.replace("::", "/");

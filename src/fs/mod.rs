@@ -131,6 +131,8 @@ pub struct File {
 impl File {
     /// Opens `path` for reading.
     ///
+    /// A file that a dropped future would have given is closed.
+    ///
     /// # Errors
     /// As [`OpenOptions::open`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -143,6 +145,8 @@ impl File {
 
     /// Reads once at `offset` into the buffer's spare capacity and gives the buffer back. It may
     /// read less than there is room for; nothing is added at the end of the file.
+    ///
+    /// A dropped future takes its buffer with it; the file is as it was.
     ///
     /// # Errors
     /// The errors of pread(2).
@@ -187,6 +191,8 @@ impl File {
     /// Makes data and metadata durable (fsync(2)). After an error the data may be lost for good:
     /// do not try again and believe it.
     ///
+    /// A dropped future may have done it or not.
+    ///
     /// # Errors
     /// The errors of fsync(2).
     pub async fn sync_all(&self) -> Result<()> {
@@ -194,6 +200,8 @@ impl File {
     }
 
     /// Makes data durable, and of the metadata what is needed to read it (fdatasync(2)).
+    ///
+    /// A dropped future may have done it or not.
     ///
     /// # Errors
     /// As [`File::sync_all`].
@@ -207,6 +215,8 @@ impl File {
     }
 
     /// Size, times and kind (statx(2)).
+    ///
+    /// Cancel-safe: it only looks.
     ///
     /// # Errors
     /// The errors of statx(2).
@@ -290,6 +300,8 @@ pub struct Directory {
 impl Directory {
     /// Opens a directory.
     ///
+    /// What a dropped future would have given is closed.
+    ///
     /// # Errors
     /// The errors of openat2(2), ENOTDIR among them.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -302,6 +314,8 @@ impl Directory {
     /// The kernel resolves the path beneath the directory and follows no symbolic link
     /// (RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS of openat2(2)), so neither
     /// `..` nor a link nor a race between the two leads out.
+    ///
+    /// A file that a dropped future would have given is closed.
     ///
     /// # Errors
     /// The errors of openat2(2): ELOOP for a symbolic link, EXDEV for a path that leads out.

@@ -44,6 +44,8 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
 
     /// The next line; `None` at the end of the reader.
     ///
+    /// Cancel-safe: what has come of a line stays here.
+    ///
     /// # Errors
     /// A limit ([`crate::Error::is_limit`]) if the line is too long, and then always. `InvalidData`
     /// if it is not UTF-8; the next line can be read. The reader's own errors.

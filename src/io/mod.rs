@@ -75,6 +75,8 @@ where
 
 /// [`read_to_end`] into text.
 ///
+/// Not cancel-safe: what a dropped future has read is gone.
+///
 /// # Errors
 /// As [`read_to_end`]; `InvalidData` if it is not UTF-8, and then `text` is as it was.
 pub async fn read_to_string<R>(reader: &mut R, text: &mut String, bytes_max: usize) -> Result<usize>

@@ -57,6 +57,8 @@ impl TcpStream {
 
     /// [`TcpStream::connect_to`] with options.
     ///
+    /// Dropping the future gives all attempts up and leaves no socket behind.
+    ///
     /// # Errors
     /// Those of [`resolve()`]; `is_timed_out` at [`ConnectOptions::timeout`]; otherwise the error
     /// number of the last attempt (connect(2)), with each address and how it failed in the message.
@@ -70,6 +72,8 @@ impl TcpStream {
     }
 
     /// [`TcpStream::connect_to_with`] for addresses that are known.
+    ///
+    /// Dropping the future gives all attempts up and leaves no socket behind.
     ///
     /// # Errors
     /// As [`TcpStream::connect_to_with`]; `is_config` without an address.

@@ -4,7 +4,7 @@
 //! given and send it behind the caller's back, one operation at a time, so that one given up has
 //! taken bytes or has not. Invariant: the rest of a chunk is older than all that the receive has.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use socket2::{SockAddr, SockRef, Socket};
 
 use super::datagram::Turn;
+use super::sending::{Performing, Sending};
 use super::stream::TcpStream;
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
@@ -28,18 +29,25 @@ use crate::shard::context;
 pub(super) struct Connection {
     /// The receiving side, opened by the first receive. Dropped before the socket is closed.
     receiver: RefCell<Option<Stream>>,
-    /// What a polled read has left of a chunk.
-    rest: RefCell<Option<Lease>>,
     /// Whether a receive into a buffer is under way.
     is_receiving: Cell<bool>,
-    /// A polled write that is under way. Dropped before the socket is closed.
-    sending: RefCell<Option<Box<Completion>>>,
-    /// How the last polled write failed, for the next to report.
-    send_error: Cell<Option<Errno>>,
+    polled: OnceCell<Box<Polled>>,
     entry: Option<Entry>,
     /// `None` only while being dropped.
     socket: Option<OwnedFd>,
     home: Home,
+}
+
+/// What polled reads and writes leave behind. Apart, as most streams never have any of it and an
+/// idle connection is to be small.
+#[derive(Default)]
+struct Polled {
+    /// What a polled read has left of a chunk.
+    rest: RefCell<Option<Lease>>,
+    /// A polled write that is under way. Dropped before the socket is closed.
+    sending: RefCell<Option<Completion>>,
+    /// How the last polled write failed, for the next to report.
+    send_error: Cell<Option<Errno>>,
 }
 
 /// A connected socket on its way to another thread.
@@ -60,13 +68,15 @@ impl Connection {
         Self {
             receiver: RefCell::new(None),
             is_receiving: Cell::new(false),
-            rest: RefCell::new(None),
-            sending: RefCell::new(None),
-            send_error: Cell::new(None),
+            polled: OnceCell::new(),
             entry: Some(entry),
             socket: Some(socket),
             home: Home::here(),
         }
+    }
+
+    fn polled(&self) -> &Polled {
+        self.polled.get_or_init(Box::default)
     }
 
     pub(super) fn raw(&self) -> RawFd {
@@ -74,7 +84,7 @@ impl Connection {
     }
 
     /// The descriptor, for an operation: on the shard whose driver knows it.
-    fn number(&self) -> RawFd {
+    pub(super) fn number(&self) -> RawFd {
         self.home.assert_here();
         self.raw()
     }
@@ -92,7 +102,7 @@ impl Connection {
 
     /// The rest of a chunk that polled reads have begun, or the next chunk.
     pub(super) fn poll_receive(&self, context: &mut Context<'_>) -> Poll<Result<Option<Lease>>> {
-        if let Some(rest) = self.rest.borrow_mut().take() {
+        if let Some(rest) = self.polled.get().and_then(|polled| polled.rest.take()) {
             return Poll::Ready(Ok(Some(rest)));
         }
         let mut receiver = self.receiver.borrow_mut();
@@ -155,21 +165,24 @@ impl Connection {
 
     /// The rest of a chunk, or the next; nothing at the end of the stream.
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<&[u8]>> {
-        if self.rest.get_mut().is_none() {
+        if self.polled().rest.borrow().is_none() {
             let chunk = ready!(self.poll_receive(context))?;
-            *self.rest.get_mut() = chunk;
+            self.polled().rest.replace(chunk);
         }
-        Poll::Ready(Ok(self.rest.get_mut().as_deref().unwrap_or_default()))
+        let rest = self.polled.get_mut().and_then(|polled| polled.rest.get_mut().as_deref());
+        Poll::Ready(Ok(rest.unwrap_or_default()))
     }
 
     /// Drops the first `count` bytes of what [`Connection::poll_fill`] gave.
     pub(super) fn consume(&mut self, count: usize) {
-        consume(self.rest.get_mut(), count);
+        if let Some(polled) = self.polled.get_mut() {
+            consume(polled.rest.get_mut(), count);
+        }
     }
 
     /// Makes `rest` what is received next.
     pub(super) fn put_back(&self, rest: Lease) {
-        let before = self.rest.replace(Some(rest));
+        let before = self.polled().rest.replace(Some(rest));
         assert!(before.is_none(), "a chunk is taken before its rest is put back");
     }
 
@@ -193,7 +206,7 @@ impl Connection {
         }
         let count = bytes.len();
         let send = Op::Send { socket: self.number(), payload: bytes.into(), sent: 0 };
-        *self.sending.borrow_mut() = Some(Box::new(Completion::new(send)));
+        self.polled().sending.replace(Some(Completion::new(send)));
         match self.poll_flush(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(count)),
@@ -203,13 +216,14 @@ impl Connection {
     /// Waits until what polled writes have copied is with the kernel. Once one has failed, so does
     /// everything after it: bytes are missing.
     pub(super) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut sending = self.sending.borrow_mut();
+        let Some(polled) = self.polled.get() else { return Poll::Ready(Ok(())) };
+        let mut sending = polled.sending.borrow_mut();
         if let Some(completion) = &mut *sending {
-            let outcome = ready!(Pin::new(&mut **completion).poll(context));
+            let outcome = ready!(Pin::new(completion).poll(context));
             *sending = None;
-            self.send_error.set(outcome.result.err());
+            polled.send_error.set(outcome.result.err());
         }
-        Poll::Ready(match self.send_error.get() {
+        Poll::Ready(match polled.send_error.get() {
             Some(errno) => Err(Error::io("sending", errno)),
             None => Ok(()),
         })
@@ -222,16 +236,16 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    async fn flush(&self) -> Result<()> {
-        if self.sending.borrow().is_none() && self.send_error.get().is_none() {
-            return Ok(());
-        }
-        poll_fn(|context| self.poll_flush(context)).await
+    /// Performs an operation behind what polled writes have copied.
+    pub(super) fn perform(&self, op: Op) -> Performing<'_> {
+        Performing { connection: self, completion: Completion::new(op) }
     }
 
     /// Takes the socket off this shard, blocking as `std` makes them. It must be at rest.
     pub(super) fn release(mut self) -> Result<OwnedFd> {
-        let is_at_rest = self.receiver.borrow().is_none() && self.sending.borrow().is_none();
+        let is_sending = |polled: &Box<Polled>| polled.sending.borrow().is_some();
+        let is_at_rest =
+            self.receiver.borrow().is_none() && !self.polled.get().is_some_and(is_sending);
         if !is_at_rest {
             return Err(Error::config(
                 "only a stream that has not received and has sent all can leave its shard: what \
@@ -245,17 +259,8 @@ impl Connection {
         Ok(socket)
     }
 
-    pub(super) async fn send(&self, payload: Payload) -> Result<Payload> {
-        self.flush().await?;
-        if payload.is_empty() {
-            return Ok(payload);
-        }
-        let outcome = Completion::new(Op::Send { socket: self.number(), payload, sent: 0 }).await;
-        match (outcome.result, outcome.op) {
-            (Ok(_), Op::Send { payload, .. }) => Ok(payload),
-            (Err(errno), _) => Err(Error::io("sending", errno)),
-            (Ok(_), _) => unreachable!("an outcome gives its own operation back"),
-        }
+    pub(super) fn send(&self, payload: Payload) -> Sending<'_> {
+        Sending(self.perform(Op::Send { socket: self.raw(), payload, sent: 0 }))
     }
 
     pub(super) async fn send_vectored(&self, payloads: Vec<Payload>) -> Result<Vec<Payload>> {
@@ -263,12 +268,12 @@ impl Connection {
             let (count, max) = (payloads.len(), limits::SEND_VECTORS_COUNT_MAX);
             return Err(Error::limit(format!("{count} payloads in one send: at most {max}")));
         }
-        self.flush().await?;
         if payloads.iter().all(|payload| payload.is_empty()) {
             return Ok(payloads);
         }
         let message = Box::new(Message::new(payloads));
-        let outcome = Completion::new(Op::SendVectored { socket: self.number(), message }).await;
+        let send = Op::SendVectored { socket: self.raw(), message };
+        let outcome = self.perform(send).await?;
         match (outcome.result, outcome.op) {
             (Ok(_), Op::SendVectored { message, .. }) => Ok(message.into_payloads()),
             (Err(errno), _) => Err(Error::io("sending", errno)),
@@ -277,10 +282,11 @@ impl Connection {
     }
 
     pub(super) async fn shutdown(&self, how: Direction) -> Result<()> {
-        if how != Direction::Read {
-            self.flush().await?;
-        }
-        let outcome = Completion::new(Op::Shutdown { socket: self.raw(), how }).await;
+        let shutdown = Op::Shutdown { socket: self.raw(), how };
+        let outcome = match how {
+            Direction::Read => Completion::new(shutdown).await,
+            Direction::Write | Direction::Both => self.perform(shutdown).await?,
+        };
         outcome.result.map(drop).map_err(|errno| Error::io("shutting down a socket", errno))
     }
 
@@ -302,7 +308,7 @@ impl Drop for Connection {
         // In this order: receive and send are cancelled, others can no longer reach the number, and
         // the number is given up last.
         drop(self.receiver.take());
-        drop(self.sending.take());
+        drop(self.polled.take());
         drop(self.entry.take());
         if let Some(descriptor) = self.socket.take() {
             metrics::add(Counter::ConnectionsClosed, 1);

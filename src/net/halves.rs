@@ -36,6 +36,8 @@ pub(super) fn split<S>(connection: Connection) -> (ReadHalf<S>, WriteHalf<S>) {
 impl<S> ReadHalf<S> {
     /// As [`TcpStream::recv`].
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     /// As [`TcpStream::recv`].
     pub async fn recv(&mut self) -> Result<Option<Lease>> {
@@ -76,6 +78,8 @@ impl<S> WriteHalf<S> {
 
     /// As [`TcpStream::send`].
     ///
+    /// Not cancel-safe: any prefix may be sent.
+    ///
     /// # Errors
     /// As [`TcpStream::send`].
     pub async fn send(&mut self, payload: impl Into<Payload>) -> Result<Payload> {
@@ -84,6 +88,8 @@ impl<S> WriteHalf<S> {
 
     /// As [`TcpStream::send_vectored`].
     ///
+    /// Not cancel-safe: any prefix may be sent.
+    ///
     /// # Errors
     /// As [`TcpStream::send_vectored`].
     pub async fn send_vectored(&mut self, payloads: Vec<Payload>) -> Result<Vec<Payload>> {
@@ -91,6 +97,8 @@ impl<S> WriteHalf<S> {
     }
 
     /// Ends the direction: the peer sees the end of the stream.
+    ///
+    /// A dropped future may have shut the direction down or not; it can be done again.
     ///
     /// # Errors
     /// As [`TcpStream::shutdown`].

@@ -224,6 +224,8 @@ impl UnixListener {
 
     /// As [`TcpListener::accept`].
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     /// As [`TcpListener::accept`].
     pub async fn accept(&self) -> Result<UnixStream> {

@@ -9,6 +9,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::connection::{Connection, Unbound};
 use super::halves::{ReadHalf, WriteHalf};
+use super::sending::Sending;
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::{Errno, Error, Result};
 use crate::op::{Direction, SocketOptions};
@@ -43,6 +44,8 @@ impl TcpStream {
     }
 
     /// [`TcpStream::connect`] with options.
+    ///
+    /// Dropping the future gives the attempt up.
     ///
     /// # Errors
     /// As [`TcpStream::connect`].
@@ -82,16 +85,18 @@ impl TcpStream {
 
     /// Sends all of `payload` and gives it back, so that its memory can be used again.
     ///
-    /// Dropping the future may leave any prefix sent. One send at a time: two that overlap may mix
-    /// their bytes.
+    /// Not cancel-safe: dropping the future may leave any prefix sent. One send at a time: two that
+    /// overlap may mix their bytes.
     ///
     /// # Errors
     /// The errors of send(2), EPIPE among them (never a signal).
-    pub async fn send(&self, payload: impl Into<Payload>) -> Result<Payload> {
-        self.connection.send(payload.into()).await
+    pub fn send(&self, payload: impl Into<Payload>) -> Sending<'_> {
+        self.connection.send(payload.into())
     }
 
     /// Sends all of several payloads, in order, as one operation.
+    ///
+    /// Not cancel-safe: dropping the future may leave any prefix sent.
     ///
     /// # Errors
     /// As [`TcpStream::send`]; `is_limit` above [`crate::limits::SEND_VECTORS_COUNT_MAX`] payloads.
@@ -101,6 +106,8 @@ impl TcpStream {
 
     /// Shuts down a direction. After [`Direction::Write`] the peer sees the end of the stream, and
     /// receiving goes on.
+    ///
+    /// A dropped future may have shut the direction down or not; it can be done again.
     ///
     /// # Errors
     /// The errors of shutdown(2).
@@ -191,6 +198,8 @@ impl UnixStream {
 
     /// Connects to the socket at `path`.
     ///
+    /// Dropping the future gives the attempt up.
+    ///
     /// # Errors
     /// The errors of connect(2): EAGAIN among them while the listener's backlog is full, for which
     /// there is no readiness to wait for; only the ring waits.
@@ -214,6 +223,8 @@ impl UnixStream {
 
     /// As [`TcpStream::recv`].
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     /// As [`TcpStream::recv`].
     pub async fn recv(&self) -> Result<Option<Lease>> {
@@ -221,6 +232,8 @@ impl UnixStream {
     }
 
     /// As [`TcpStream::recv_into`].
+    ///
+    /// Not cancel-safe.
     ///
     /// # Errors
     /// As [`TcpStream::recv_into`].
@@ -258,13 +271,17 @@ impl UnixStream {
 
     /// As [`TcpStream::send`].
     ///
+    /// Not cancel-safe: any prefix may be sent.
+    ///
     /// # Errors
     /// As [`TcpStream::send`].
-    pub async fn send(&self, payload: impl Into<Payload>) -> Result<Payload> {
-        self.connection.send(payload.into()).await
+    pub fn send(&self, payload: impl Into<Payload>) -> Sending<'_> {
+        self.connection.send(payload.into())
     }
 
     /// As [`TcpStream::send_vectored`].
+    ///
+    /// Not cancel-safe: any prefix may be sent.
     ///
     /// # Errors
     /// As [`TcpStream::send_vectored`].
@@ -273,6 +290,8 @@ impl UnixStream {
     }
 
     /// As [`TcpStream::shutdown`].
+    ///
+    /// A dropped future may have shut the direction down or not; it can be done again.
     ///
     /// # Errors
     /// As [`TcpStream::shutdown`].

@@ -95,6 +95,8 @@ impl UdpSocket {
 
     /// [`UdpSocket::recv_from`] for a connected socket, whose sender is known.
     ///
+    /// Cancel-safe.
+    ///
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub async fn recv(&self) -> Result<Datagram<SocketAddr>> {
@@ -135,6 +137,8 @@ impl UdpSocket {
     }
 
     /// Sends one datagram to the peer of [`UdpSocket::connect`].
+    ///
+    /// A dropped future may have sent it.
     ///
     /// # Errors
     /// As [`UdpSocket::send_to`]; EDESTADDRREQ without a peer.

@@ -110,6 +110,8 @@ impl UnixDatagram {
 
     /// As [`super::UdpSocket::recv_from_into`].
     ///
+    /// Not cancel-safe: a datagram may go with a dropped future.
+    ///
     /// # Errors
     /// As [`super::UdpSocket::recv_from_into`].
     pub async fn recv_from_into(
@@ -135,6 +137,8 @@ impl UnixDatagram {
     }
 
     /// Sends one datagram to the peer of [`UnixDatagram::connect`] or of a pair.
+    ///
+    /// A dropped future may have sent it.
     ///
     /// # Errors
     /// As [`UnixDatagram::send_to`]; ENOTCONN without a peer.

@@ -112,6 +112,8 @@ impl Child {
     /// Collects what the child writes to those of its standard output and error that are piped and
     /// still here, and waits until it has ended.
     ///
+    /// Not cancel-safe: dropping the future drops the child and what it had written.
+    ///
     /// # Errors
     /// `is_limit` past [`limits::PROCESS_OUTPUT_BYTES_MAX`], and the child is ended; as
     /// [`Child::wait`].

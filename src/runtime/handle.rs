@@ -92,6 +92,8 @@ impl Handle {
 
     /// The operations in flight on every shard, longest first.
     ///
+    /// Cancel-safe: it only looks.
+    ///
     /// # Errors
     /// `is_closed` if a shard has shut down.
     pub async fn in_flight(&self) -> Result<Vec<(ShardId, InFlight)>> {
@@ -108,6 +110,8 @@ impl Handle {
 
     /// What the tasks of every shard are doing, by shard and age. Under the `threads` engine each
     /// connection has a thread of its own, whose tasks are not in the list.
+    ///
+    /// Cancel-safe: it only looks.
     ///
     /// # Errors
     /// `is_closed` if a shard has shut down.

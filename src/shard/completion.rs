@@ -33,6 +33,18 @@ impl Completion {
     pub(crate) fn new(op: Op) -> Self {
         Self { state: State::Idle(op) }
     }
+
+    /// Takes the operation back if it has not been submitted and is what `is_it` looks for.
+    pub(crate) fn take_unless_begun(&mut self, is_it: impl FnOnce(&Op) -> bool) -> Option<Op> {
+        match &self.state {
+            State::Idle(op) if is_it(op) => {}
+            _ => return None,
+        }
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Idle(op) => Some(op),
+            State::InFlight(..) | State::Done => unreachable!("matched above"),
+        }
+    }
 }
 
 impl Future for Completion {

@@ -280,6 +280,8 @@ impl ShardHandle {
     /// Runs `f` on the shard between its tasks and returns its value: cheaper than
     /// [`ShardHandle::submit`] for what neither waits nor takes long.
     ///
+    /// Dropping the returned future does not stop what has been sent.
+    ///
     /// # Errors
     /// As [`ShardHandle::submit`].
     pub fn call<F, R>(&self, f: F) -> impl Future<Output = Result<R>> + use<F, R>

@@ -121,6 +121,8 @@ pub fn stream(kind: SignalKind) -> Result<Signals> {
 /// Waits for one Ctrl-C (SIGINT). The signal has its usual effect until the first poll, and again
 /// after the end: for a second one keep a [`stream`].
 ///
+/// A dropped future listens no more: a signal that comes after it has its usual effect.
+///
 /// # Errors
 /// As [`stream`].
 pub async fn ctrl_c() -> Result<()> {

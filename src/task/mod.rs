@@ -1,4 +1,14 @@
 //! Tasks: spawn, join, abort, yield; what they carry, and how they are looked at.
+//!
+//! A future that is never awaited does nothing, and the compiler says so:
+//!
+//! ```compile_fail
+//! #![deny(unused_must_use)]
+//! async fn forgets_to_await() {
+//!     annulus::time::sleep(std::time::Duration::from_millis(1));
+//! }
+//! # fn main() {}
+//! ```
 
 mod bracket;
 mod defer;
@@ -53,6 +63,8 @@ pub fn yield_now() -> YieldNow {
 
 /// Gives way if this task has had its slice or completions wait; otherwise costs a clock read. For
 /// loops that may run long without awaiting anything that is not ready.
+///
+/// Cancel-safe.
 ///
 /// # Panics
 /// Outside a runtime.

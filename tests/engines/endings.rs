@@ -2,7 +2,7 @@
 //!
 //! - F5 → all of this file; `a_drained_end_leaves_nothing_behind` counts descriptors
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::io::{Read, Write};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use annulus::net::{TcpListener, TcpStream, serve_connection};
 use annulus::shard::{ShardId, is_draining, shard};
 use annulus::{Engine, Runtime, task, time};
 
-use crate::harness::{builder, connect, descriptors, pair};
+use crate::harness::{builder, connect, descriptors, pair, turns};
 
 on_every_engine!(
     an_end_waits_for_tasks,
@@ -27,6 +27,7 @@ on_every_engine!(
     an_end_inside_another_runtime_waits_for_nothing,
     an_end_on_a_paused_clock_takes_no_time,
     a_task_hears_that_the_runtime_drains,
+    an_open_resource_is_closed_before_the_end,
 );
 
 /// Counts descriptors.
@@ -212,4 +213,38 @@ fn a_drained_end_leaves_nothing_behind(engine: Engine) {
         drop(peers);
     }
     assert_eq!(descriptors(), before);
+}
+
+fn an_open_resource_is_closed_before_the_end(engine: Engine) {
+    let runtime = builder(engine).build().unwrap();
+    let trace: Rc<RefCell<Vec<&str>>> = Rc::default();
+    let (stream, mut peer) = runtime.block_on(pair());
+    peer.write_all(b"half of it is read").unwrap();
+    let seen = Rc::clone(&trace);
+    runtime.block_on(async move {
+        let body = Rc::clone(&seen);
+        let open = task::bracket(
+            stream,
+            async move |stream| {
+                let chunk = stream.recv().await.unwrap().unwrap();
+                assert_eq!(&chunk[..4], b"half");
+                body.borrow_mut().push("half read");
+                // Until the drain.
+                assert!(stream.recv().await.unwrap().is_none());
+            },
+            async move |stream| {
+                stream.send(&b"goodbye"[..]).await.unwrap();
+                time::sleep(Duration::from_millis(2)).await;
+                seen.borrow_mut().push("closed");
+            },
+        );
+        task::spawn(open).detach();
+        turns(3).await;
+    });
+    let report = runtime.shut_down_within(LONG);
+    assert_eq!((report.cancelled, report.leaked.len()), (0, 0));
+    assert_eq!(*trace.borrow(), ["half read", "closed"]);
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"goodbye");
 }

@@ -27,7 +27,7 @@ use annulus::shard::{ShardId, shard};
 use annulus::task::{LocalBoxFuture, TaskId, TaskInfo, TaskPanic, TaskState, Waiting};
 use annulus::{Engine, Handle, task, time};
 
-use crate::harness::{OnDrop, builder, pair, run, run_with, turns};
+use crate::harness::{OnDrop, builder, eventually_here, pair, run, run_with, turns};
 
 on_every_engine!(
     a_name_shows_in_the_list_of_tasks,
@@ -45,6 +45,9 @@ on_every_engine!(
     a_slow_poll_is_counted_from_the_limit_on,
     a_panic_hook_is_set_read_and_restored,
     a_panic_hook_that_panics_is_contained,
+    a_panic_hook_hears_of_every_callback,
+    an_abort_of_a_sleeping_task_frees_its_timer,
+    a_panic_is_resumed_where_it_is_joined,
     a_panic_that_nobody_looks_at_is_counted,
     a_panic_in_a_drop_costs_the_task_alone,
     a_waker_may_drop_what_waits_for_a_timer,
@@ -340,6 +343,62 @@ fn a_panic_hook_is_set_read_and_restored(engine: Engine) {
         assert!(spawn().await.unwrap_err().is_panic());
         assert_eq!(*told.lock().unwrap(), ["bad: on purpose"]);
         assert_eq!(task::spawn(async { 5 }).await.unwrap(), 5);
+    });
+}
+
+fn a_panic_hook_hears_of_every_callback(engine: Engine) {
+    run(engine, async {
+        let handle = Handle::current();
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let place = Arc::clone(&told);
+        let hook = move |panic: &TaskPanic<'_>| {
+            place.lock().unwrap().push(panic.message().to_owned());
+        };
+        handle.set_panic_hook(Arc::new(hook));
+        task::defer(|| panic!("deferred"));
+        turns(3).await;
+        time::schedule_after(Duration::ZERO, || panic!("scheduled"));
+        eventually_here("the timer fires", || told.lock().unwrap().len() == 2).await;
+        let ended = task::spawn(async {});
+        ended.on_complete(|_| panic!("on completion"));
+        ended.await.unwrap();
+        shard(ShardId(0)).defer(|| panic!("sent")).unwrap();
+        eventually_here("all are told", || told.lock().unwrap().len() == 4).await;
+        let expected = ["deferred", "scheduled", "on completion", "sent"];
+        assert_eq!(*told.lock().unwrap(), expected);
+        assert_eq!(counted(&handle, Counter::TaskPanics), 4);
+    });
+}
+
+fn an_abort_of_a_sleeping_task_frees_its_timer(engine: Engine) {
+    run(engine, async {
+        let timers = || {
+            let waits = task::dump().into_iter().flat_map(|task| task.waits_for);
+            waits.filter(|waiting| matches!(waiting, Waiting::Timer(_))).count()
+        };
+        let held = Rc::new(());
+        let guard = Rc::clone(&held);
+        let sleeping = task::spawn(async move {
+            time::sleep(Duration::from_secs(3600)).await;
+            drop(guard);
+        });
+        turns(2).await;
+        assert_eq!(timers(), 1);
+        assert!(sleeping.abort());
+        assert!(sleeping.await.unwrap_err().is_cancelled());
+        assert_eq!((timers(), Rc::strong_count(&held)), (0, 1));
+    });
+}
+
+fn a_panic_is_resumed_where_it_is_joined(engine: Engine) {
+    run(engine, async {
+        let task = task::spawn(async {
+            let inner = task::spawn(async { std::panic::panic_any("the same") });
+            let panic = inner.await.unwrap_err().into_panic().unwrap();
+            std::panic::resume_unwind(panic);
+        });
+        let panic = task.await.unwrap_err().into_panic().unwrap();
+        assert_eq!(panic.downcast_ref(), Some(&"the same"));
     });
 }
 

@@ -83,7 +83,7 @@ fn a_test_that_the_table_names_and_nobody_has_is_found() {
         Source::new("tests/process_pool.rs", "(\"a_worker_ends\", ends)"),
         Source::new("src/time.rs", "    fn a_timer_ends() {}"),
     ];
-    let table = "| A1 | x | `task::spawn` | `engines::tasks::a_task_ends`, `time.rs::a_timer_ends` |\n\
+    let table = "| A1 | x | `task::spawn` | `time.rs::a_timer_ends` |\n\
                  | A2 | x | y | `process_pool::a_worker_ends`, `engines::timers::a_task_ends` |\n\
                  | A3 | x | y | `engines::tasks::a_task`; as `src/x.rs` says |\n";
     assert_eq!(
