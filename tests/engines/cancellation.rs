@@ -7,8 +7,9 @@
 //! told again for each n until the future ends by itself. [`stages`] polls at moments of its own.
 //!
 //! - [`net`]: `TcpStream` and, what it has of it, `UnixStream`: `connect, connect_with, connect_to,
-//!   connect_to_with, connect_any, recv, recv_into, send, send_vectored, shutdown`; `ReadHalf::recv`,
-//!   `WriteHalf::{send, send_vectored, shutdown}`; `resolve`; `accept` of both listeners.
+//!   connect_to_with, connect_any, recv, recv_into, send, send_vectored, shutdown`;
+//!   `ReadHalf::recv`, `WriteHalf::{send, send_vectored, shutdown}`; `resolve`; `accept` of both
+//!   listeners.
 //! - [`datagrams`]: `UdpSocket` and `UnixDatagram`: `recv_from, recv, datagrams, recv_from_into,
 //!   send_to, send`.
 //! - [`io`]: `read_exact, read_to_end, read_to_string, read_until, Lines::next_line, copy,
@@ -39,8 +40,8 @@
 //!   `ShardHandle::{submit, call, spawn}`, `Handle::{in_flight, dump_tasks}`.
 //!
 //! In other binaries: `process::pool::Pool::{call, submit}` in `tests/process_pool.rs`, whose main
-//! must serve as a worker. Not here: `block_on_stream` and whatever blocks a thread, which cannot be
-//! given up; `compat`, whose polls are those of [`io`] and [`times`] under other traits.
+//! must serve as a worker. Not here: `block_on_stream` and whatever blocks a thread, which cannot
+//! be given up; `compat`, whose polls are those of [`io`] and [`times`] under other traits.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
