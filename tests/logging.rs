@@ -79,6 +79,8 @@ fn a_slow_poll_is_logged_with_task_place_and_time() {
 #[test]
 fn a_panic_is_logged_and_one_that_nobody_looked_at_once_more() {
     let lines = logged(async {
+        // Printing a panic takes long enough to be a slow poll on a busy machine.
+        Handle::current().set_slow_poll(Duration::MAX);
         let bad = || task::Builder::new().name("bad").spawn(async { panic!("on purpose") });
         assert!(bad().await.is_err());
         drop(bad());
