@@ -99,11 +99,13 @@ async fn serve_shard(services: Services, listeners: listen::OfShard) -> Result<(
     let mut loops = Vec::new();
     if let Some(listener) = listeners.resp {
         let (listener, services) = (TcpListener::from_std(listener)?, services.clone());
-        loops.push(task::spawn(accept(listener, move |stream| services.serve_resp(stream))));
+        let accept = accept(listener, move |stream| services.serve_resp(stream));
+        loops.push(task::Builder::new().name("accept resp").spawn(accept));
     }
     if let Some(listener) = listeners.http {
         let (listener, services) = (TcpListener::from_std(listener)?, services.clone());
-        loops.push(task::spawn(accept(listener, move |stream| services.serve_http(stream))));
+        let accept = accept(listener, move |stream| services.serve_http(stream));
+        loops.push(task::Builder::new().name("accept http").spawn(accept));
     }
     for accepting in loops {
         accepting.await.map_err(Error::panicked)?;
