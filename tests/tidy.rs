@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
     &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
-    &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
+    &["fs", "io", "ipc", "log", "net", "process", "protocol", "signal"],
     &["compat", "store"],
     &["service"],
     &["daemon"],
