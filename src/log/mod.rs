@@ -4,7 +4,12 @@
 //! Invariant: an [`Lsn`] names one record, and a record is whole or it is not there.
 #![forbid(unsafe_code)]
 
+mod handle;
+mod lanes;
+
 use std::fmt;
+
+pub use handle::{Admission, Figures, Log, LogFailed, Policy};
 
 /// A log sequence number: the number of a record, counted from 1 over the life of a store. What
 /// was appended together with others for the same record shares its number.

@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
-use crate::store::{Partition, PartitionId, SlotMap};
+use crate::store::{Partition, PartitionId, SlotMap, Trace};
 
 use super::command::{Call, Command, Merge, Run};
 use super::info::{self, Figures};
@@ -25,6 +25,8 @@ pub struct Batch {
     /// How many replies have been taken.
     taken: usize,
     decoder: Decoder,
+    /// What running it did.
+    pub(super) trace: Trace,
 }
 
 /// How to run one command of a batch.
@@ -67,6 +69,7 @@ impl Batch {
         self.replies.clear();
         self.ends.clear();
         self.taken = 0;
+        self.trace = Trace::default();
     }
 }
 
@@ -138,6 +141,8 @@ pub struct Outbox {
     gaps: Vec<(usize, Fill)>,
     bytes: usize,
     spare: Vec<u8>,
+    /// What the batches that came back did.
+    trace: Trace,
 }
 
 impl Outbox {
@@ -169,7 +174,13 @@ impl Outbox {
 
     /// Brings a batch back that has been run.
     pub fn put_back(&mut self, id: PartitionId, batch: Box<Batch>) {
+        self.trace = self.trace.and(batch.trace);
         self.batches[id.index()] = Some(batch);
+    }
+
+    /// What the batches that came back since the last call did.
+    pub fn take_trace(&mut self) -> Trace {
+        mem::take(&mut self.trace)
     }
 
     /// Adds a command for partition `id`, made of its name and the arguments in `rest`.

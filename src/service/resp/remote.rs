@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::shard::{ShardId, shard};
 use crate::store::gate::Gate;
 use crate::store::loan::Loan;
-use crate::store::{PartitionId, SlotMap, Store};
+use crate::store::{Keeping, PartitionId, SlotMap, Store, Trace};
 use crate::task;
 
 use super::outbox::{Batch, Outbox};
@@ -102,11 +102,12 @@ fn run_here(
     if store.gate().is_some_and(Gate::is_closed) {
         return Err(batch);
     }
-    store.visit(|home| {
+    let ((), trace) = store.visit(|home| {
         if let Some(partition) = home.owned() {
             batch.run(partition, map, now_ms);
         }
     });
+    batch.trace = trace;
     Ok(batch)
 }
 
@@ -121,8 +122,10 @@ pub(super) async fn transact(
     transaction: Transaction,
     now_ms: u64,
     mut out: Vec<u8>,
-) -> Result<Vec<u8>> {
+) -> Result<(Vec<u8>, Trace)> {
     let work = async move {
+        let log = store_here().log().cloned();
+        let mut trace = Trace::default();
         let mut loans = Vec::with_capacity(transaction.wanted().len());
         for (id, keys) in transaction.wanted() {
             let keys = keys.clone();
@@ -133,21 +136,35 @@ pub(super) async fn transact(
                 }
                 store.visit(|home| home.owned().map(|own| Loan::take(own, keys, now_ms)))
             };
-            let loan = shard(ShardId(id.0)).submit(lend).await?;
+            let (loan, lent) = shard(ShardId(id.0)).submit(lend).await?;
+            trace = trace.and(lent);
             loans.push(loan.unwrap_or_default());
         }
-        let loans = transaction.run(loans, now_ms, &mut out);
+        let keeping = if log.is_some() { Keeping::Changes } else { Keeping::Nothing };
+        let (loans, changes) = transaction.run(loans, keeping, now_ms, &mut out);
+        // In one record, while every gate is closed: it is durable as a whole, or not at all.
+        if let Some(log) = log.filter(|_| !changes.is_empty()) {
+            let parts: Vec<_> = changes.iter().map(|(id, part)| (id.index(), &part[..])).collect();
+            trace.wrote = log.append_all(&parts);
+        }
+        let wrote = trace.wrote;
         for ((id, _), loan) in transaction.wanted().iter().zip(loans) {
             let give_back = move || {
                 let store = store_here();
-                store.visit(|home| home.owned().map(|own| loan.put(own)));
+                let _ = store.visit(|home| {
+                    let own = home.owned()?;
+                    for key in loan.put(own) {
+                        own.note(key.db, &key.name, wrote);
+                    }
+                    Some(())
+                });
                 if let Some(gate) = store.gate() {
                     gate.open();
                 }
             };
             shard(ShardId(id.0)).call(give_back).await?;
         }
-        Ok(out)
+        Ok((out, trace))
     };
     let done = task::Builder::new().name("resp transaction").spawn(work).await;
     done.map_err(|_| Error::closed("the transaction"))?
