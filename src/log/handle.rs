@@ -137,8 +137,8 @@ impl Log {
     }
 
     /// Parts what was added to a lane so far, which is in records up to the one answered, from what
-    /// is added later, which is not. `None`: not now; try again when the writer has gone on.
-    pub fn draw_line(&self, lane: usize) -> Option<Lsn> {
+    /// is added later, which is not.
+    pub fn draw_line(&self, lane: usize) -> Lsn {
         self.lanes.draw_line(lane)
     }
 

@@ -12,6 +12,10 @@ use super::gate::Gate;
 use super::{Keeping, Partition, PartitionId, SlotMap};
 use crate::log::{Admission, Log, LogFailed, Lsn};
 
+/// Changes of a visit that are handed over before it ends. They are bounded by what one command
+/// makes then, however many a visit runs.
+const HAND_OVER_BYTES: usize = 256 * 1024;
+
 thread_local! {
     /// The store of the shard that runs on this thread, for work that arrives from other shards.
     static HERE: RefCell<Option<Store>> = const { RefCell::new(None) };
@@ -202,9 +206,10 @@ impl Store {
                 let reach = Reach::One(owned.id, &mut partition);
                 let mut home = Home { map: self.map, reach, log, trace: Trace::default() };
                 let result = visit(&mut home);
+                let trace = home.trace;
                 partition.stats.report_since(before);
-                let trace = log.map(|log| hand_over(&mut partition, owned.id, log));
-                (result, trace.unwrap_or_default())
+                let last = log.map(|log| hand_over(&mut partition, owned.id, log));
+                (result, trace.and(last.unwrap_or_default()))
             }
             Holding::Locked(partitions) => {
                 let reach = Reach::All(partitions);
@@ -285,7 +290,13 @@ impl<'a> Home<'a> {
         match &mut self.reach {
             Reach::One(own, partition) => {
                 assert!(*own == id, "the partition is within reach");
-                work(partition)
+                let result = work(partition);
+                if partition.changes().len() > HAND_OVER_BYTES
+                    && let Some(log) = self.log
+                {
+                    self.trace = self.trace.and(hand_over(partition, id, log));
+                }
+                result
             }
             Reach::All(partitions) => {
                 let mut partition = lock(&partitions[id.index()]);

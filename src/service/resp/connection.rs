@@ -159,7 +159,7 @@ impl Connection<'_> {
     /// need it.
     async fn carry(&mut self, now_ms: u64) -> Result<(), Gone> {
         let outbox = &mut self.session.outbox;
-        let carried = Box::pin(remote::carry(outbox, self.server.map, now_ms)).await;
+        let carried = Box::pin(remote::carry(outbox, now_ms)).await;
         carried.map_err(|_| Gone)?;
         outbox.stitch(&mut self.output, self.server, now_ms);
         self.owes = self.owes.and(outbox.take_trace());

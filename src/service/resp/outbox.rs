@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
-use crate::store::{Partition, PartitionId, SlotMap, Trace};
+use crate::store::{Home, PartitionId, SlotMap, Trace};
 
 use super::command::{Call, Command, Merge, Run};
 use super::info::{self, Figures};
@@ -38,8 +38,9 @@ struct Item {
 }
 
 impl Batch {
-    /// Runs every command on `partition`.
-    pub fn run(&mut self, partition: &mut Partition, map: SlotMap, now_ms: u64) {
+    /// Runs every command on partition `id`, which `home` reaches.
+    pub fn run(&mut self, home: &mut Home<'_>, id: PartitionId, now_ms: u64) {
+        let partitions = home.map().count();
         let mut input = self.requests.as_slice();
         for item in &self.items {
             let Decode::Complete(consumed) = self.decoder.decode(input) else {
@@ -48,8 +49,12 @@ impl Batch {
             let args = &self.decoder.args(self.decoder.last(), input);
             let reply = Encoder::new(&mut self.replies, item.protocol);
             let db = item.db;
-            let mut call = Call { partition, args, partitions: map.count(), db, now_ms, reply };
-            run_part(item.command, &mut call);
+            home.with(id, |partition| {
+                run_part(
+                    item.command,
+                    &mut Call { partition, args, partitions, db, now_ms, reply },
+                );
+            });
             self.ends.push(self.replies.len());
             input = &input[consumed..];
             self.decoder.forget();

@@ -53,7 +53,7 @@ impl Cluster {
             let waiting: Vec<PartitionId> = self.session.outbox.partitions().collect();
             for id in waiting {
                 let mut batch = self.session.outbox.take(id);
-                batch.run(&mut self.partitions[id.index()], map, now_ms);
+                batch.run(&mut Home::one(map, id, &mut self.partitions[id.index()]), id, now_ms);
                 self.session.outbox.put_back(id, batch);
             }
             self.session.outbox.stitch(&mut out, &self.server, now_ms);
