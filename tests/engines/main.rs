@@ -25,6 +25,7 @@ mod datagram;
 mod endings;
 mod files;
 mod fs_names;
+mod fs_whole;
 mod fs_writes;
 mod intervals;
 mod io;
