@@ -23,7 +23,10 @@ mod cross_thread;
 mod crowds;
 mod datagram;
 mod endings;
+#[path = "../faults/mod.rs"]
+mod faults;
 mod files;
+mod fs_faults;
 mod intervals;
 mod io;
 mod lifecycle;
