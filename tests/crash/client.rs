@@ -38,13 +38,23 @@ pub(crate) enum Floor {
     Nothing,
 }
 
+/// What an error means that no operation of the model gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnError {
+    /// The test fails.
+    Fail,
+    /// Nobody knows what was done, and the client stops: the disk is gone.
+    Stop,
+    /// It was refused and must not have been done.
+    Refused,
+}
+
 pub(crate) struct Client {
     pub(crate) id: usize,
     pub(crate) draw: Draw,
     /// Most commands that are sent before their replies are read.
     pub(crate) pipeline: u64,
-    /// Errors are refusals, not failures of the test.
-    pub(crate) may_be_refused: bool,
+    pub(crate) on_error: OnError,
     pub(crate) acknowledged: u64,
     /// The texts of the refusals, each once.
     pub(crate) refusals: Vec<String>,
@@ -70,7 +80,7 @@ impl Client {
             id,
             draw: Draw::new(seed ^ (id as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1)),
             pipeline,
-            may_be_refused: false,
+            on_error: OnError::Fail,
             acknowledged: 0,
             refusals: Vec::new(),
             next: 1,
@@ -107,7 +117,11 @@ impl Client {
         }
         for index in first..self.entries.len() {
             match connection.receive() {
-                Ok(reply) => self.take_reply(index, &reply)?,
+                Ok(reply) => {
+                    if !self.take_reply(index, &reply)? {
+                        return Ok(false);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(format!("client {}: no reply to {:?}", self.id, self.told(index)));
                 }
@@ -125,15 +139,20 @@ impl Client {
         self.entries.push(Entry { sequence, operation, fate: Fate::Sent });
     }
 
-    fn take_reply(&mut self, index: usize, reply: &Reply) -> Result<(), String> {
+    /// Notes what became of an operation; false when the client stops.
+    fn take_reply(&mut self, index: usize, reply: &Reply) -> Result<bool, String> {
         let entry = &mut self.entries[index];
-        let is_refusal = matches!(reply, Reply::Error(text) if text != "ERR no such key");
-        if let (true, Reply::Error(text)) = (is_refusal && self.may_be_refused, reply) {
-            entry.fate = Fate::Refused;
+        if let Reply::Error(text) = reply
+            && text != "ERR no such key"
+            && self.on_error != OnError::Fail
+        {
             if !self.refusals.contains(text) {
                 self.refusals.push(text.clone());
             }
-            return Ok(());
+            if self.on_error == OnError::Refused {
+                entry.fate = Fate::Refused;
+            }
+            return Ok(self.on_error == OnError::Refused);
         }
         let expected = self.now.apply(self.id, entry.sequence, &entry.operation);
         if !expected.fits(reply) {
@@ -142,7 +161,7 @@ impl Client {
         }
         entry.fate = Fate::Acknowledged(Instant::now());
         self.acknowledged += 1;
-        Ok(())
+        Ok(true)
     }
 
     fn told(&self, index: usize) -> String {

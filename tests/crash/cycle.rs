@@ -146,7 +146,7 @@ impl Campaign {
         let time = Duration::from_millis(10 + self.random.below(self.load_ms_max));
         let address = server.address();
         let seeds = [self.random.next(), self.random.next()];
-        let is_redis = self.setup.program == Program::Redis;
+        let is_redis = !matches!(self.setup.program, Program::Annulus(_));
         let before: u64 = self.clients.iter().map(|client| client.acknowledged).sum();
         let count = self.clients.len();
         let stop = AtomicBool::new(false);

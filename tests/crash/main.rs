@@ -7,9 +7,12 @@
 
 mod client;
 mod cycle;
+mod image;
 mod kill;
+mod long;
 mod model;
 mod operation;
+mod power;
 mod random;
 mod resp;
 mod scratch;

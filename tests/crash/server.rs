@@ -20,6 +20,8 @@ pub(crate) enum Program {
     /// The daemon, with this engine.
     Annulus(&'static str),
     Redis,
+    /// Never syncs, whatever it is asked.
+    RedisThatLies,
 }
 
 /// When a write is synced.
@@ -75,6 +77,7 @@ impl Setup {
             Fsync::Interval(_) => "everysec",
             Fsync::None => "no",
         };
+        let fsync = if self.program == Program::RedisThatLies { "no" } else { fsync };
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         command.args(["--appendonly", "yes", "--appendfsync", fsync, "--dir"]).arg(&self.folder);
         command.args(["--auto-aof-rewrite-min-size", "4mb"]);
@@ -105,7 +108,7 @@ impl Server {
         let (log, config) = (file("log"), file("toml"));
         let (mut command, address) = match setup.program {
             Program::Annulus(engine) => (setup.annulus(engine, &config), None),
-            Program::Redis => {
+            Program::Redis | Program::RedisThatLies => {
                 let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
                 let address = listener.local_addr().expect("bound");
                 (setup.redis(address.port()), Some(address))
@@ -114,7 +117,7 @@ impl Server {
         let stderr = File::create(&log).expect("a writable folder");
         let stdout = match setup.program {
             Program::Annulus(_) => Stdio::piped(),
-            Program::Redis => stderr.try_clone().expect("a file").into(),
+            Program::Redis | Program::RedisThatLies => stderr.try_clone().expect("a file").into(),
         };
         let began = Instant::now();
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
