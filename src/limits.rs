@@ -142,6 +142,9 @@ pub const PROCESS_EXIT_MS_MAX: u64 = 1_000;
 /// Helper threads that do file operations for one epoll shard.
 pub const OFFLOAD_THREADS_COUNT: usize = 2;
 
+/// Bytes of changes that wait for the log. Past it, writes wait until the disk has caught up.
+pub const LOG_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A poll longer than this is logged with the task's name.
 pub const SLOW_POLL_NS: u64 = 100_000_000;
 

@@ -24,12 +24,12 @@ pub async fn expire_forever(store: Store) {
     loop {
         let mut some_have_deadlines = false;
         for id in store.map().partitions() {
-            if !store.visit(|home| home.reaches(id)) {
+            if !store.reaches(id) {
                 continue;
             }
             loop {
                 let now_ms = local::unix_ms(time::now());
-                let (removed, left) = store.visit(|home| {
+                let ((removed, left), _) = store.visit(|home| {
                     home.with(id, |partition| {
                         let removed = partition.expire_some(now_ms, STEP_COUNT);
                         let left = partition.keyspaces().iter().any(|db| db.deadlines_len() > 0);

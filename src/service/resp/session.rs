@@ -3,8 +3,10 @@
 //!
 //! Invariant: replies leave in the order of the requests, wherever the work is done.
 
+use std::mem;
 use std::sync::atomic::Ordering;
 
+use crate::log::Admission;
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
 use crate::store::{Home, PartitionId};
@@ -46,6 +48,8 @@ pub enum Next {
     Send,
     /// A transaction run, its reply appended to the stitched output; then the rest of the input.
     Transact(Box<Transaction>),
+    /// The output sent, and writes welcome again; then the rest of the input.
+    Stall,
     /// The output sent and the connection closed.
     Close,
 }
@@ -142,14 +146,20 @@ impl Turn<'_, '_> {
     /// anything.
     #[inline(always)]
     fn handle(&mut self, args: &Args<'_>, end: usize, progress: &mut Progress) -> Option<Next> {
-        progress.consumed = end;
+        let start = mem::replace(&mut progress.consumed, end);
         if args.is_empty() {
             return None;
         }
-        progress.commands += 1;
-        let transaction = self.dispatch(args, progress);
-        if let Some(transaction) = transaction {
-            return Some(Next::Transact(transaction));
+        match self.dispatch(args, progress) {
+            Some(Next::Stall) => {
+                progress.consumed = start;
+                return Some(Next::Stall);
+            }
+            next @ Some(_) => {
+                progress.commands += 1;
+                return next;
+            }
+            None => progress.commands += 1,
         }
         if self.client.closing {
             return Some(Next::Close);
@@ -159,7 +169,7 @@ impl Turn<'_, '_> {
     }
 
     #[inline(always)]
-    fn dispatch(&mut self, args: &Args<'_>, progress: &mut Progress) -> Option<Box<Transaction>> {
+    fn dispatch(&mut self, args: &Args<'_>, progress: &mut Progress) -> Option<Next> {
         let Some(row) = table::find_row(args.at(0)) else {
             self.refuse(&unknown_command(args));
             return None;
@@ -173,6 +183,16 @@ impl Turn<'_, '_> {
         if !self.client.authenticated && command.flags & flag::NO_AUTH == 0 {
             self.refuse(&Refusal::Fixed("NOAUTH Authentication required."));
             return None;
+        }
+        if command.flags & flag::WRITE != 0 {
+            match self.home.admission() {
+                Admission::Open => {}
+                Admission::Stalled => return Some(Next::Stall),
+                Admission::Refused(reason) => {
+                    self.refuse(&Refusal::log_full(&reason));
+                    return None;
+                }
+            }
         }
         match command.run {
             Run::Key(run) => {
@@ -192,7 +212,9 @@ impl Turn<'_, '_> {
             }
             Run::Spread { each, merge } => self.spread(command, each, merge, args),
             Run::Every { check, each, merge } => self.every(command, check, each, merge, args),
-            Run::Together { run, .. } => return self.together(command, run, args),
+            Run::Together { run, .. } => {
+                return self.together(command, run, args).map(Next::Transact);
+            }
         }
         None
     }
