@@ -22,8 +22,8 @@ use rustix::mount::{UnmountFlags, unmount};
 use passthrough::Passthrough;
 pub(crate) use plan::{Call, Effect, Faults, Rule};
 
-/// So many calls can be held at a time while others are served.
-const SERVERS: usize = 16;
+/// All but one can be held at a time while others are served. Each has a buffer of 16 MiB.
+const SERVERS: usize = 6;
 
 const PREFIX: &str = "annulus-failing-disk-";
 

@@ -22,6 +22,10 @@ pub(crate) enum Call {
     Unlink,
 }
 
+/// A call is held no longer: a process that is to end cannot while its call is held, not even the
+/// one that serves the file system.
+const HELD_MAX: Duration = Duration::from_secs(40);
+
 const CALLS: usize = Call::Unlink as usize + 1;
 
 /// What a hit call does instead of its work.
@@ -31,7 +35,7 @@ pub(crate) enum Effect {
     Fail(i32),
     /// Reads or writes the first half, at least one byte.
     Shorten,
-    /// Waits until [`Faults::heal`], then works. A process that is killed meanwhile ends after it.
+    /// Waits until [`Faults::heal`], then works; at most [`HELD_MAX`].
     Hold,
     /// Works after this time.
     Delay(Duration),
@@ -154,9 +158,9 @@ impl Faults {
             Effect::Hold => {
                 let healed = state.healed;
                 state.held += 1;
-                while state.healed == healed {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
+                let is_held = |state: &mut State| state.healed == healed;
+                let waited = self.changed.wait_timeout_while(state, HELD_MAX, is_held);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 state.held -= 1;
                 Ok(false)
             }
