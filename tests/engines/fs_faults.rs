@@ -15,7 +15,9 @@ on_every_engine!(
     short_writes_are_continued_until_everything_is_written,
     a_short_read_gives_what_came_and_the_next_one_the_rest,
     interrupted_reads_writes_and_syncs_are_done_again,
-    calls_that_should_be_tried_again_are_tried_again,
+    only_the_ring_tries_again_what_would_wait,
+    a_durable_write_fails_with_its_sync,
+    a_short_durable_write_is_continued_durably,
     an_error_of_the_disk_is_returned_by_who_met_it,
     a_failed_sync_is_returned_and_not_tried_again,
     a_full_disk_is_named_and_has_taken_a_prefix,
@@ -71,8 +73,42 @@ fn interrupted_reads_writes_and_syncs_are_done_again(engine: Engine) {
     each_call_survives_one(engine, libc::EINTR);
 }
 
-fn calls_that_should_be_tried_again_are_tried_again(engine: Engine) {
-    each_call_survives_one(engine, libc::EAGAIN);
+fn only_the_ring_tries_again_what_would_wait(engine: Engine) {
+    if engine == Engine::Uring {
+        each_call_survives_one(engine, libc::EAGAIN);
+        return;
+    }
+    let Some(disk) = FailingDisk::new() else { return };
+    run(engine, async {
+        let file = WRITABLE().open(disk.path().join("data")).await.unwrap();
+        disk.add(Rule::new(Call::Write, Effect::Fail(libc::EAGAIN)).times(1));
+        let error = file.write_at(pattern(0, 5_000), 0).await.unwrap_err();
+        assert_eq!(error.errno(), Some(Errno(libc::EAGAIN)), "{error}");
+    });
+}
+
+fn a_durable_write_fails_with_its_sync(engine: Engine) {
+    let Some(disk) = FailingDisk::new() else { return };
+    run(engine, async {
+        let file = WRITABLE().open(disk.path().join("data")).await.unwrap();
+        file.write_durable_at(pattern(0, 5_000), 0).await.unwrap();
+        assert_eq!((disk.count(Call::Write), disk.count(Call::Sync)), (1, 1));
+        disk.add(Rule::new(Call::Sync, Effect::Fail(libc::EIO)).times(1));
+        let error = file.write_durable_at(pattern(0, 5_000), 0).await.unwrap_err();
+        assert_eq!(error.errno(), Some(Errno(libc::EIO)), "{error}");
+        assert_eq!((disk.count(Call::Write), disk.count(Call::Sync)), (2, 2));
+    });
+}
+
+fn a_short_durable_write_is_continued_durably(engine: Engine) {
+    let Some(disk) = FailingDisk::new() else { return };
+    run(engine, async {
+        let file = WRITABLE().open(disk.path().join("data")).await.unwrap();
+        disk.add(Rule::new(Call::Write, Effect::Shorten).times(2));
+        file.write_durable_at(pattern(0, 8_000), 0).await.unwrap();
+        assert_eq!((disk.count(Call::Write), disk.count(Call::Sync)), (3, 3));
+        assert!(fs::read(disk.healthy().join("data")).unwrap() == pattern(0, 8_000));
+    });
 }
 
 fn an_error_of_the_disk_is_returned_by_who_met_it(engine: Engine) {

@@ -27,6 +27,8 @@ mod endings;
 mod faults;
 mod files;
 mod fs_faults;
+mod fs_names;
+mod fs_writes;
 mod intervals;
 mod io;
 mod lifecycle;
