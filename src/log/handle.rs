@@ -15,6 +15,7 @@ use futures_util::task::AtomicWaker;
 
 use super::Lsn;
 use super::lanes::Lanes;
+use crate::clock::{self, Instant};
 use crate::limits;
 
 /// When an acknowledged write is on stable storage.
@@ -64,6 +65,12 @@ pub struct Log {
     admission: AtomicU8,
     failed: AtomicBool,
     closing: AtomicBool,
+    /// Grows whenever the writer is to look around.
+    calls: AtomicU64,
+    /// When the first of what waits was appended.
+    pending_since: AtomicU64,
+    /// Records up to here are needed no more; 0 when that is done.
+    trim: AtomicU64,
     reason: Mutex<Arc<str>>,
     waiters: Mutex<Waiters>,
     pub(super) writer: AtomicWaker,
@@ -109,6 +116,9 @@ impl Log {
             admission: AtomicU8::new(OPEN),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            pending_since: AtomicU64::new(0),
+            trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
             writer: AtomicWaker::new(),
@@ -121,7 +131,7 @@ impl Log {
     pub fn append(&self, lane: usize, changes: &[u8]) -> Lsn {
         let (lsn, first) = self.lanes.append(lane, changes);
         if first {
-            self.writer.wake();
+            self.begin_waiting();
         }
         lsn
     }
@@ -131,9 +141,40 @@ impl Log {
     pub fn append_all(&self, parts: &[(usize, &[u8])]) -> Lsn {
         let (lsn, first) = self.lanes.append_all(parts);
         if first {
-            self.writer.wake();
+            self.begin_waiting();
         }
         lsn
+    }
+
+    fn begin_waiting(&self) {
+        self.pending_since.store(clock::now().as_nanos(), Ordering::Release);
+        self.writer.wake();
+    }
+
+    /// When the first of what waits was appended, or somewhat earlier.
+    pub(super) fn pending_since(&self) -> Instant {
+        Instant::from_nanos(self.pending_since.load(Ordering::Acquire))
+    }
+
+    /// Records up to `lsn` are in snapshots: segments that hold nothing else may go.
+    pub fn trim(&self, lsn: Lsn) {
+        self.trim.store(lsn.0, Ordering::Release);
+        self.call();
+    }
+
+    pub(super) fn take_trim(&self) -> Option<Lsn> {
+        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
+        (until != Lsn::NONE).then_some(until)
+    }
+
+    /// Has the writer look around.
+    fn call(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        self.writer.wake();
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
     }
 
     /// Parts what was added to a lane so far, which is in records up to the one answered, from what
@@ -191,13 +232,13 @@ impl Log {
     /// Changes the policy from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
-        self.writer.wake();
+        self.call();
     }
 
     /// Changes the interval from now on.
     pub fn set_interval(&self, interval: Duration) {
         self.interval_ms.store(interval.as_millis() as u64, Ordering::Relaxed);
-        self.writer.wake();
+        self.call();
     }
 
     /// Whether writes are welcome.
@@ -233,7 +274,7 @@ impl Log {
     /// Has the writer finish: what waits is written and made durable, then it ends.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.writer.wake();
+        self.call();
     }
 
     pub(super) fn is_closing(&self) -> bool {
