@@ -310,7 +310,7 @@ impl Log {
     }
 
     /// Record `lsn` and all before it are on stable storage.
-    pub(super) fn set_durable(&self, lsn: Lsn) {
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
         assert!(lsn >= self.durable_lsn(), "what is durable stays so");
         self.durable.store(lsn.0, Ordering::Release);
         self.wake_waiters();
@@ -367,6 +367,14 @@ impl Log {
             stays
         });
         over.into_iter().for_each(Waker::wake);
+    }
+
+    /// What a writer would take for record `lsn`, by lane.
+    #[cfg(test)]
+    pub(crate) fn gather(&self, lsn: Lsn) -> Vec<(usize, Vec<u8>)> {
+        let mut record = Vec::new();
+        self.lanes.gather(lsn, |lane, changes| record.push((lane, changes.to_vec())));
+        record
     }
 
     async fn wait(&self, until: Until) -> Result<(), LogFailed> {
