@@ -15,6 +15,7 @@ use futures_util::task::AtomicWaker;
 
 use super::Lsn;
 use super::lanes::Lanes;
+use crate::clock::{self, Instant};
 use crate::limits;
 
 /// When an acknowledged write is on stable storage.
@@ -64,6 +65,13 @@ pub struct Log {
     admission: AtomicU8,
     failed: AtomicBool,
     closing: AtomicBool,
+    ended: AtomicBool,
+    /// Grows whenever the writer is to look around.
+    calls: AtomicU64,
+    /// When the first of what waits was appended.
+    pending_since: AtomicU64,
+    /// Records up to here are needed no more; 0 when that is done.
+    trim: AtomicU64,
     reason: Mutex<Arc<str>>,
     waiters: Mutex<Waiters>,
     pub(super) writer: AtomicWaker,
@@ -95,6 +103,7 @@ struct Waiters {
 enum Until {
     Durable(Lsn),
     Admitted,
+    Ended,
 }
 
 impl Log {
@@ -109,6 +118,10 @@ impl Log {
             admission: AtomicU8::new(OPEN),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            pending_since: AtomicU64::new(0),
+            trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
             writer: AtomicWaker::new(),
@@ -121,7 +134,7 @@ impl Log {
     pub fn append(&self, lane: usize, changes: &[u8]) -> Lsn {
         let (lsn, first) = self.lanes.append(lane, changes);
         if first {
-            self.writer.wake();
+            self.begin_waiting();
         }
         lsn
     }
@@ -131,9 +144,40 @@ impl Log {
     pub fn append_all(&self, parts: &[(usize, &[u8])]) -> Lsn {
         let (lsn, first) = self.lanes.append_all(parts);
         if first {
-            self.writer.wake();
+            self.begin_waiting();
         }
         lsn
+    }
+
+    fn begin_waiting(&self) {
+        self.pending_since.store(clock::now().as_nanos(), Ordering::Release);
+        self.writer.wake();
+    }
+
+    /// When the first of what waits was appended, or somewhat earlier.
+    pub(super) fn pending_since(&self) -> Instant {
+        Instant::from_nanos(self.pending_since.load(Ordering::Acquire))
+    }
+
+    /// Records up to `lsn` are in snapshots: segments that hold nothing else may go.
+    pub fn trim(&self, lsn: Lsn) {
+        self.trim.store(lsn.0, Ordering::Release);
+        self.call();
+    }
+
+    pub(super) fn take_trim(&self) -> Option<Lsn> {
+        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
+        (until != Lsn::NONE).then_some(until)
+    }
+
+    /// Has the writer look around.
+    fn call(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        self.writer.wake();
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
     }
 
     /// Parts what was added to a lane so far, which is in records up to the one answered, from what
@@ -191,13 +235,13 @@ impl Log {
     /// Changes the policy from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
-        self.writer.wake();
+        self.call();
     }
 
     /// Changes the interval from now on.
     pub fn set_interval(&self, interval: Duration) {
         self.interval_ms.store(interval.as_millis() as u64, Ordering::Relaxed);
-        self.writer.wake();
+        self.call();
     }
 
     /// Whether writes are welcome.
@@ -233,7 +277,23 @@ impl Log {
     /// Has the writer finish: what waits is written and made durable, then it ends.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.writer.wake();
+        self.call();
+    }
+
+    /// Waits until the writer has ended, after [`Log::close`].
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn ended(&self) -> Result<(), LogFailed> {
+        self.wait(Until::Ended).await
+    }
+
+    /// The writer has ended.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake_waiters();
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -250,7 +310,7 @@ impl Log {
     }
 
     /// Record `lsn` and all before it are on stable storage.
-    pub(super) fn set_durable(&self, lsn: Lsn) {
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
         assert!(lsn >= self.durable_lsn(), "what is durable stays so");
         self.durable.store(lsn.0, Ordering::Release);
         self.wake_waiters();
@@ -291,6 +351,7 @@ impl Log {
         match until {
             Until::Durable(lsn) => self.durable_lsn() >= lsn,
             Until::Admitted => self.admission() != Admission::Stalled,
+            Until::Ended => self.ended.load(Ordering::Acquire),
         }
     }
 
@@ -306,6 +367,14 @@ impl Log {
             stays
         });
         over.into_iter().for_each(Waker::wake);
+    }
+
+    /// What a writer would take for record `lsn`, by lane.
+    #[cfg(test)]
+    pub(crate) fn gather(&self, lsn: Lsn) -> Vec<(usize, Vec<u8>)> {
+        let mut record = Vec::new();
+        self.lanes.gather(lsn, |lane, changes| record.push((lane, changes.to_vec())));
+        record
     }
 
     async fn wait(&self, until: Until) -> Result<(), LogFailed> {
