@@ -18,17 +18,18 @@ use super::lanes::Lanes;
 use crate::clock::{self, Instant};
 use crate::limits;
 
-/// When an acknowledged write is on stable storage.
+/// When an acknowledged write is on stable storage. A process that is killed, on a machine that goes
+/// on, loses nothing of the first, and of the others what it did in the last few milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Before it is acknowledged. Nothing acknowledged is ever lost.
     Always,
-    /// At most the interval later. A crash of the machine, or of the process, loses at most the
-    /// writes of one interval.
+    /// At most the interval later: a crash of the machine loses at most the writes of one interval,
+    /// also when a sync hangs, because then writes stall.
     #[default]
     Interval,
     /// When the kernel writes it back: a crash of the machine may lose what was written since the
-    /// last change of segments; one of the process a few milliseconds.
+    /// last change of segments.
     Never,
 }
 
