@@ -15,6 +15,7 @@ mod journal;
 pub mod keyspace;
 pub mod loan;
 mod partition;
+pub mod saving;
 mod slab;
 pub mod slots;
 pub mod stats;
