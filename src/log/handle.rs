@@ -65,6 +65,10 @@ pub struct Log {
     admission: AtomicU8,
     failed: AtomicBool,
     closing: AtomicBool,
+    /// Writers wait for a snapshot.
+    held: AtomicBool,
+    /// Records up to here are to be made durable soon, whatever the policy.
+    wanted: AtomicU64,
     /// Grows whenever the writer is to look around.
     calls: AtomicU64,
     /// When the first of what waits was appended.
@@ -116,6 +120,8 @@ impl Log {
             admission: AtomicU8::new(OPEN),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
             trim: AtomicU64::new(0),
@@ -207,6 +213,23 @@ impl Log {
         self.wait(Until::Durable(lsn)).await
     }
 
+    /// Has record `lsn` made durable soon, whatever the policy, and waits for that.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed first.
+    pub async fn made_durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
+        self.call();
+        self.durable(lsn).await
+    }
+
+    /// Whether something was written that is to be durable soon, whatever the policy.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.durable_lsn().0
+    }
+
     /// Whether a reply waits for the record that it depends on.
     #[inline]
     pub fn is_strict(&self) -> bool {
@@ -245,9 +268,21 @@ impl Log {
     #[inline]
     pub fn admission(&self) -> Admission {
         match self.admission.load(Ordering::Acquire) {
-            OPEN if self.lanes.bytes() <= limits::LOG_PENDING_BYTES_MAX => Admission::Open,
+            OPEN if !self.is_behind() => Admission::Open,
             OPEN | STALLED => Admission::Stalled,
             _ => Admission::Refused(Arc::clone(&self.reason())),
+        }
+    }
+
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.held.load(Ordering::Relaxed) || self.lanes.bytes() > limits::LOG_PENDING_BYTES_MAX
+    }
+
+    /// Stalls writes because a snapshot is behind, or lets them go on as far as that is concerned.
+    pub fn hold_writers(&self, held: bool) {
+        if self.held.swap(held, Ordering::AcqRel) && !held {
+            self.wake_waiters();
         }
     }
 

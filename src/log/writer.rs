@@ -101,12 +101,13 @@ impl Writer {
     async fn step(&mut self) -> Step {
         let log = Arc::clone(&self.log);
         loop {
-            if log.pending_bytes() > 0 {
-                return Step::Record;
-            }
+            // What is due comes first: under load there is always something pending.
             let due = self.sync_due();
             if due.is_some_and(|due| clock::now() >= due) {
                 return Step::Sync;
+            }
+            if log.pending_bytes() > 0 {
+                return Step::Record;
             }
             if log.is_closing() {
                 return if self.undurable_since.is_some() { Step::Sync } else { Step::End };
@@ -128,6 +129,9 @@ impl Writer {
     /// When what was written has to be made durable.
     fn sync_due(&self) -> Option<Instant> {
         let since = self.undurable_since?;
+        if self.log.is_wanted() {
+            return Some(since);
+        }
         match self.log.policy() {
             Policy::Always => Some(since),
             // Half of the time is left for the sync itself.

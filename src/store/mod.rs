@@ -18,6 +18,7 @@ mod partition;
 pub mod saving;
 mod slab;
 pub mod slots;
+pub mod snapshot;
 pub mod stats;
 pub mod value;
 
