@@ -166,6 +166,10 @@ pub const OFFLOAD_THREADS_SPARE_COUNT: usize = 2;
 /// Bytes of changes that wait for the log. Past it, writes wait until the disk has caught up.
 pub const LOG_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of former content that wait for a snapshot because they were overwritten before it came to
+/// them. Past it, writes wait until the disk has caught up.
+pub const SNAPSHOT_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A poll longer than this is logged with the task's name.
 pub const SLOW_POLL_NS: u64 = 100_000_000;
 

@@ -119,15 +119,16 @@ impl Writer {
     async fn step(&mut self) -> Step {
         let log = Arc::clone(&self.log);
         loop {
+            // What is due comes first: under load there is always something pending.
+            let due = self.sync_due();
+            if due.is_some_and(|due| clock::now() >= due) {
+                return Step::Sync;
+            }
             if log.pending_bytes() > 0 {
                 if !log.is_strict() && !log.is_closing() {
                     time::sleep_until(self.gathered_at + WRITE_EVERY).await;
                 }
                 return Step::Record;
-            }
-            let due = self.sync_due();
-            if due.is_some_and(|due| clock::now() >= due) {
-                return Step::Sync;
             }
             if log.is_closing() {
                 return if self.undurable_since.is_some() { Step::Sync } else { Step::End };
@@ -149,6 +150,9 @@ impl Writer {
     /// When what was written has to be made durable.
     fn sync_due(&self) -> Option<Instant> {
         let since = self.undurable_since?;
+        if self.log.is_wanted() {
+            return Some(since);
+        }
         match self.log.policy() {
             Policy::Always => Some(since),
             // Half of the time is left for the sync itself.
