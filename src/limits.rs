@@ -74,6 +74,15 @@ pub const ACCEPT_QUEUE_COUNT_MAX: usize = 256;
 /// Buffers in one vectored send (IOV_MAX, writev(2)). More is an error.
 pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
 
+/// Buffers in one vectored read or write of a file (IOV_MAX, readv(2)). More is an error.
+pub const FILE_VECTORS_COUNT_MAX: usize = 1024;
+
+/// Entries that `fs::read_dir` collects. More is an error; `fs::Directory::entries` has no limit.
+pub const DIRECTORY_ENTRIES_COUNT_MAX: usize = 1 << 20;
+
+/// Bytes of directory entries that are read at once.
+pub const DIRECTORY_CHUNK_BYTES: usize = 32 * 1024;
+
 /// Bytes of one read or write; more are moved in parts by the caller (read(2) moves at most this).
 pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 
@@ -162,8 +171,13 @@ pub const PROCESS_START_MS_MAX: u64 = 30_000;
 /// killed.
 pub const PROCESS_EXIT_MS_MAX: u64 = 1_000;
 
-/// Helper threads that do file operations for one epoll shard.
-pub const OFFLOAD_THREADS_COUNT: usize = 2;
+/// Helper threads that do file operations for one epoll shard, and for a shard of a ring what its
+/// kernel has no entry for. Started when they are needed.
+pub const OFFLOAD_THREADS_COUNT: usize = 8;
+
+/// Of these, how many are left to operations that read while others change files, and the other
+/// way round.
+pub const OFFLOAD_THREADS_SPARE_COUNT: usize = 2;
 
 /// A poll longer than this is logged with the task's name.
 pub const SLOW_POLL_NS: u64 = 100_000_000;
@@ -180,6 +194,8 @@ pub const SPSC_ITEMS_COUNT_MAX: usize = 1 << 24;
 /// How long a shutdown waits for the kernel to give back the last operation.
 pub const TEARDOWN_MS_DEFAULT: u64 = 5_000;
 
+const _: () = assert!(OFFLOAD_THREADS_SPARE_COUNT < OFFLOAD_THREADS_COUNT);
+const _: () = assert!(FILE_VECTORS_COUNT_MAX <= SEND_VECTORS_COUNT_MAX);
 const _: () = assert!(RING_ENTRIES_DEFAULT <= RING_ENTRIES_MAX);
 const _: () = assert!(BUFFERS_COUNT_DEFAULT <= BUFFERS_COUNT_MAX);
 const _: () = assert!(BUFFER_BYTES_DEFAULT <= BUFFER_BYTES_MAX);

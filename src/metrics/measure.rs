@@ -35,6 +35,12 @@ pub enum Measure {
     Sync,
     /// A file status query, from submission to completion.
     Stat,
+    /// A change of the space that a file takes, or an advice, from submission to completion.
+    Allocate,
+    /// A change of names (rename, link, remove, directory), from submission to completion.
+    Name,
+    /// A read of directory entries or of a symbolic link, from submission to completion.
+    List,
     /// A wait for a descriptor to become ready, from submission to completion.
     Ready,
     /// A read from a pipe, from submission to completion.
@@ -75,7 +81,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -90,6 +96,9 @@ impl Measure {
         Self::WriteAt,
         Self::Sync,
         Self::Stat,
+        Self::Allocate,
+        Self::Name,
+        Self::List,
         Self::Ready,
         Self::Read,
         Self::Write,
@@ -125,6 +134,9 @@ impl Measure {
             Self::WriteAt => operation("write_at"),
             Self::Sync => operation("sync"),
             Self::Stat => operation("stat"),
+            Self::Allocate => operation("allocate"),
+            Self::Name => operation("name"),
+            Self::List => operation("list"),
             Self::Ready => operation("ready"),
             Self::Read => operation("read"),
             Self::Write => operation("write"),

@@ -24,6 +24,8 @@ mod crowds;
 mod datagram;
 mod endings;
 mod files;
+mod fs_names;
+mod fs_writes;
 mod intervals;
 mod io;
 mod lifecycle;
