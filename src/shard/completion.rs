@@ -39,12 +39,12 @@ impl Completion {
     /// Submits it now, before anybody awaits it.
     pub(crate) fn start(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Done) {
-            State::Idle(op) => context::with(|shard| {
-                match shard.driver.borrow_mut().submit(op, shard.now()) {
+            State::Idle(op) => {
+                context::with(|shard| match shard.driver.borrow_mut().submit(op, shard.now()) {
                     Ok(key) => State::InFlight(key, Home(Rc::downgrade(shard))),
                     Err(errno) => State::Refused(errno),
-                }
-            }),
+                })
+            }
             begun => begun,
         };
     }

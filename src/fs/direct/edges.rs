@@ -7,7 +7,7 @@
 use super::{Completion, DirectFile, write_outcome};
 use crate::buffer::{Payload, PooledBuffer};
 use crate::error::{Error, Result};
-use crate::fs::check_offset;
+use crate::fs::file::check_offset;
 use crate::limits;
 
 impl DirectFile {

@@ -18,7 +18,8 @@ use std::sync::{Mutex, PoisonError};
 pub use self::reader::DirectReader;
 pub use self::window::Window;
 pub use self::writer::DirectWriter;
-use super::{File, OpenOptions, check_offset};
+use super::file::check_offset;
+use super::{DirectAlignment, File, OpenOptions};
 use crate::buffer::{Payload, PooledBuffer, ReadBuffer};
 use crate::driver;
 use crate::error::{Errno, Error, Result};
@@ -29,13 +30,11 @@ use crate::sync::RwLock;
 
 /// What is assumed of a file system that does direct I/O and does not say how it is aligned
 /// (STATX_DIOALIGN of statx(2): Linux 6.1, and not on every file system).
-const ALIGNMENT_ASSUMED: usize = 4096;
-
-const _: () = assert!(ALIGNMENT_ASSUMED <= limits::POOLED_ALIGNMENT_BYTES);
+const ALIGNMENT_ASSUMED: DirectAlignment = DirectAlignment { memory: 4096, offset: 4096 };
 
 impl OpenOptions {
-    /// Opens `path` past the page cache (O_DIRECT of open(2)). A file that is to be written is
-    /// opened for reading as well, since an unaligned write reads the blocks at its edges.
+    /// Opens `path` past the page cache (O_DIRECT of open(2)), not for appending. It is opened for
+    /// reading in any case, since an unaligned write reads the blocks at its edges.
     ///
     /// Where the file system has no direct I/O, the file is read and written through the page
     /// cache; that is logged once for each device, and [`DirectFile::is_direct`] tells.
@@ -46,8 +45,7 @@ impl OpenOptions {
     /// As [`OpenOptions::open`].
     pub async fn open_direct(self, path: impl AsRef<Path>) -> Result<DirectFile> {
         // The flag is set afterwards: where it is refused, an open has created the file already.
-        let reads = self.read || self.write;
-        let file = self.direct(false).read(reads).open(path).await?;
+        let file = self.direct(false).read(true).open(path).await?;
         DirectFile::from_file(file).await
     }
 }
@@ -107,21 +105,26 @@ impl DirectFile {
         let status = file.metadata().await?;
         let buffered = |file| {
             say_once(status.device());
-            Self::new(file, 1, 1, false)
+            Self::through_cache(file)
         };
-        let (memory_alignment, alignment) =
-            status.direct_alignment().unwrap_or((ALIGNMENT_ASSUMED, ALIGNMENT_ASSUMED));
-        let suits = |alignment: usize| {
-            alignment.is_power_of_two() && alignment <= limits::POOLED_ALIGNMENT_BYTES
+        let DirectAlignment { memory, offset } =
+            status.direct_alignment().unwrap_or(ALIGNMENT_ASSUMED);
+        let suits = |alignment: u32| {
+            alignment.is_power_of_two() && alignment as usize <= limits::POOLED_ALIGNMENT_BYTES
         };
-        if !suits(alignment) || !suits(memory_alignment) {
+        if !suits(memory) || !suits(offset) {
             return Ok(buffered(file));
         }
         match driver::set_direct(file.as_fd()) {
-            Ok(()) => Ok(Self::new(file, alignment, memory_alignment, true)),
+            Ok(()) => Ok(Self::new(file, offset as usize, memory as usize, true)),
             Err(Errno(libc::EINVAL)) => Ok(buffered(file)),
             Err(errno) => Err(Error::io("turning a file to direct I/O", errno)),
         }
+    }
+
+    /// A file that stays in the page cache: for where a setting decides.
+    pub fn through_cache(file: File) -> Self {
+        Self::new(file, 1, 1, false)
     }
 
     fn new(file: File, alignment: usize, memory_alignment: usize, is_direct: bool) -> Self {

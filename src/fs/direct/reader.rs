@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use super::{Completion, DirectFile, Window, read_outcome};
 use crate::buffer::PooledBuffer;
 use crate::error::{Error, Result};
-use crate::fs::check_offset;
+use crate::fs::file::check_offset;
 
 /// A read that is under way.
 struct Ahead {

@@ -30,9 +30,7 @@ impl Window {
     /// ([`limits::TRANSFER_BYTES_MAX`]), or more than [`limits::DIRECT_BLOCKS_COUNT_MAX`] blocks.
     pub fn new(block_bytes: usize, blocks: usize) -> Result<Self> {
         let (alignment, most) = (limits::POOLED_ALIGNMENT_BYTES, limits::TRANSFER_BYTES_MAX);
-        if block_bytes == 0
-            || !block_bytes.is_multiple_of(alignment)
-            || block_bytes > most as usize
+        if block_bytes == 0 || !block_bytes.is_multiple_of(alignment) || block_bytes > most as usize
         {
             return Err(Error::config(format!(
                 "a block of {block_bytes} bytes: give a multiple of {alignment}, at most {most}"

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::{Completion, DirectFile, Window, write_outcome};
 use crate::buffer::{Payload, PooledBuffer};
 use crate::error::{Error, Result};
-use crate::fs::check_offset;
+use crate::fs::file::check_offset;
 
 /// A write that is under way.
 struct Behind {
