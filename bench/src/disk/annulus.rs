@@ -39,13 +39,15 @@ async fn perform(job: &Job) -> Result<Outcome> {
 }
 
 async fn read(job: &Job, file: Rc<DirectFile>) -> Result<Outcome> {
-    let books = Books::new();
+    let books = Books::new(job);
     let opened = books.open();
     let mut reader = DirectReader::new(file, 0, Window::new(job.block_bytes, job.depth)?);
     let mut started = Instant::now();
     while reader.next_block().await?.is_some() {
         let ended = Instant::now();
-        books.record(ended - started);
+        if !books.record(started, ended) {
+            break;
+        }
         started = ended;
     }
     Ok(books.close(&opened))
@@ -53,14 +55,16 @@ async fn read(job: &Job, file: Rc<DirectFile>) -> Result<Outcome> {
 
 async fn write(job: &Job, file: Rc<DirectFile>) -> Result<Outcome> {
     let block = vec![0xa5; job.block_bytes];
-    let books = Books::new();
+    let books = Books::new(job);
     let opened = books.open();
     let mut writer = DirectWriter::new(file, 0, Window::new(job.block_bytes, job.depth)?)?;
     let mut started = Instant::now();
     for _ in 0..job.blocks() {
         writer.write(&block).await?;
         let ended = Instant::now();
-        books.record(ended - started);
+        if !books.record(started, ended) {
+            break;
+        }
         started = ended;
     }
     writer.flush().await?;
@@ -68,7 +72,7 @@ async fn write(job: &Job, file: Rc<DirectFile>) -> Result<Outcome> {
 }
 
 async fn lines(job: &Job, file: Rc<DirectFile>) -> Result<Outcome> {
-    let (books, offsets) = (Rc::new(Books::new()), Rc::new(Offsets::new(job)));
+    let (books, offsets) = (Rc::new(Books::new(job)), Rc::new(Offsets::new(job)));
     let mut opened = (!job.operation.is_random()).then(|| books.open());
     let tasks: Vec<_> = (0..job.depth)
         .map(|_| {
@@ -80,7 +84,7 @@ async fn lines(job: &Job, file: Rc<DirectFile>) -> Result<Outcome> {
     if opened.is_none() {
         time::sleep(job.warmup).await;
         let window = books.open();
-        time::sleep(job.window).await;
+        time::sleep(job.window()).await;
         outcome = Some(books.close(&window));
     }
     for task in tasks {
@@ -114,7 +118,7 @@ async fn line(
             payload = file.write_at(payload, offset).await?;
         }
         let ended = Instant::now();
-        if !books.record(ended - started) {
+        if !books.record(started, ended) {
             break;
         }
         started = ended;

@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 
 use crate::failure::Failure;
 
@@ -61,6 +61,16 @@ impl TestFile {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has the page cache forget it, so that reads go to the disk.
+    pub(crate) fn forget_cached(&self) -> Result<(), Failure> {
+        let forget = || -> io::Result<()> {
+            let file = File::open(&self.path)?;
+            file.sync_all()?;
+            Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+        };
+        forget().map_err(|error| Failure::failed("emptying the page cache", error))
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -60,7 +60,9 @@ fn command(job: &Job) -> Command {
     if job.operation.is_random() {
         // Keeping account of the blocks that it has been to would cost it time.
         command.args(["--norandommap", "--time_based"]);
-        command.arg(format!("--runtime={}ms", job.window.as_millis()));
+        command.arg(format!("--runtime={}ms", job.window().as_millis()));
+    } else if let Some(limit) = job.limit {
+        command.arg(format!("--runtime={}ms", limit.as_millis()));
     }
     if job.durable {
         command.arg("--sync=dsync");

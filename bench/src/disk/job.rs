@@ -93,8 +93,9 @@ pub(crate) struct Job {
     pub(crate) durable: bool,
     /// Time before the window of a random job.
     pub(crate) warmup: Duration,
-    /// The measured window of a random job; others go once through the file.
-    pub(crate) window: Duration,
+    /// The measured window of a random job; where others end, unless they are through the file
+    /// before. None of them has no limit.
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Job {
@@ -118,6 +119,17 @@ impl Job {
             return Err(Failure::Failed(what));
         }
         Ok(outcome)
+    }
+
+    /// The measured window of a random job.
+    pub(super) fn window(&self) -> Duration {
+        self.limit.unwrap_or(Duration::from_secs(1))
+    }
+
+    /// What it is, for messages.
+    pub(super) fn text(&self) -> String {
+        let (block, depth) = (self.block_bytes >> 10, self.depth);
+        format!("{} {block} KiB @{depth}", self.operation.text())
     }
 
     /// Blocks of the file.
@@ -174,26 +186,31 @@ pub(super) struct Books {
     count: Cell<u64>,
     is_open: Cell<bool>,
     is_over: Cell<bool>,
+    /// When a job in order ends at the latest.
+    deadline: Option<Instant>,
     tally: RefCell<Tally>,
 }
 
 impl Books {
-    pub(super) fn new() -> Self {
+    /// The books of `job`, which begins now.
+    pub(super) fn new(job: &Job) -> Self {
+        let limit = job.limit.filter(|_| !job.operation.is_random());
         Self {
             count: Cell::new(0),
             is_open: Cell::new(false),
             is_over: Cell::new(false),
+            deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             tally: RefCell::new(Tally::new()),
         }
     }
 
-    /// An operation has ended that took so long. False if there is to be no other.
-    pub(super) fn record(&self, taken: Duration) -> bool {
+    /// An operation has ended. False if there is to be no other.
+    pub(super) fn record(&self, started: Instant, ended: Instant) -> bool {
         self.count.set(self.count.get() + 1);
         if self.is_open.get() {
-            self.tally.borrow_mut().record(taken.as_nanos() as u64, 1);
+            self.tally.borrow_mut().record((ended - started).as_nanos() as u64, 1);
         }
-        !self.is_over.get()
+        !self.is_over.get() && self.deadline.is_none_or(|deadline| ended < deadline)
     }
 
     /// Opens the window.
@@ -239,7 +256,7 @@ mod tests {
             direct: true,
             durable: false,
             warmup: Duration::ZERO,
-            window: Duration::ZERO,
+            limit: None,
         }
     }
 
@@ -264,13 +281,24 @@ mod tests {
 
     #[test]
     fn only_what_ends_in_the_window_is_counted() {
-        let books = Books::new();
-        assert!(books.record(Duration::from_secs(9)));
+        let books = Books::new(&job(Operation::RandomRead));
+        let start = Instant::now();
+        let after = |micros| start + Duration::from_micros(micros);
+        assert!(books.record(start, after(9_000_000)));
         let opened = books.open();
-        assert!(books.record(Duration::from_micros(5)));
+        assert!(books.record(start, after(5)));
         let outcome = books.close(&opened);
-        assert!(!books.record(Duration::from_secs(9)));
+        assert!(!books.record(start, after(9_000_000)));
         assert_eq!((outcome.requests, outcome.tally.latency.len()), (1, 1));
         assert!(outcome.tally.latency.equivalent(outcome.tally.latency.max(), 5000));
+    }
+
+    #[test]
+    fn a_job_in_order_ends_at_its_limit() {
+        let limit = Some(Duration::from_secs(3600));
+        let books = Books::new(&Job { limit, ..job(Operation::Read) });
+        let start = Instant::now();
+        assert!(books.record(start, start));
+        assert!(!books.record(start, start + Duration::from_secs(3601)));
     }
 }

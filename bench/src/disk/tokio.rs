@@ -38,7 +38,7 @@ fn perform(job: &Job) -> io::Result<Outcome> {
 }
 
 async fn lines(job: &Job, file: Arc<File>) -> io::Result<Outcome> {
-    let (books, offsets) = (Rc::new(Books::new()), Rc::new(Offsets::new(job)));
+    let (books, offsets) = (Rc::new(Books::new(job)), Rc::new(Offsets::new(job)));
     let opened = (!job.operation.is_random()).then(|| books.open());
     let tasks: Vec<_> = (0..job.depth)
         .map(|_| {
@@ -50,7 +50,7 @@ async fn lines(job: &Job, file: Arc<File>) -> io::Result<Outcome> {
     if opened.is_none() {
         tokio::time::sleep(job.warmup).await;
         let window = books.open();
-        tokio::time::sleep(job.window).await;
+        tokio::time::sleep(job.window()).await;
         outcome = Some(books.close(&window));
     }
     for task in tasks {
@@ -62,12 +62,7 @@ async fn lines(job: &Job, file: Arc<File>) -> io::Result<Outcome> {
     Ok(outcome.expect("every job has a window"))
 }
 
-async fn line(
-    job: Job,
-    file: Arc<File>,
-    books: Rc<Books>,
-    offsets: Rc<Offsets>,
-) -> io::Result<()> {
+async fn line(job: Job, file: Arc<File>, books: Rc<Books>, offsets: Rc<Offsets>) -> io::Result<()> {
     let is_write = job.operation.is_write();
     let mut buffer = AlignedBuffer::new(job.block_bytes, ALIGNMENT);
     buffer.as_mut_slice().fill(0xa5);
@@ -85,7 +80,7 @@ async fn line(
         };
         buffer = spawn_blocking(call).await.map_err(io::Error::other)??;
         let ended = Instant::now();
-        if !books.record(ended - started) {
+        if !books.record(started, ended) {
             break;
         }
         started = ended;
