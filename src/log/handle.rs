@@ -65,6 +65,7 @@ pub struct Log {
     admission: AtomicU8,
     failed: AtomicBool,
     closing: AtomicBool,
+    ended: AtomicBool,
     /// Grows whenever the writer is to look around.
     calls: AtomicU64,
     /// When the first of what waits was appended.
@@ -102,6 +103,7 @@ struct Waiters {
 enum Until {
     Durable(Lsn),
     Admitted,
+    Ended,
 }
 
 impl Log {
@@ -116,6 +118,7 @@ impl Log {
             admission: AtomicU8::new(OPEN),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
             trim: AtomicU64::new(0),
@@ -277,6 +280,22 @@ impl Log {
         self.call();
     }
 
+    /// Waits until the writer has ended, after [`Log::close`].
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn ended(&self) -> Result<(), LogFailed> {
+        self.wait(Until::Ended).await
+    }
+
+    /// The writer has ended.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake_waiters();
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -332,6 +351,7 @@ impl Log {
         match until {
             Until::Durable(lsn) => self.durable_lsn() >= lsn,
             Until::Admitted => self.admission() != Admission::Stalled,
+            Until::Ended => self.ended.load(Ordering::Acquire),
         }
     }
 

@@ -73,7 +73,10 @@ impl Writer {
             let done = match self.step().await {
                 Step::Record => self.write_record().await,
                 Step::Sync => self.sync().await,
-                Step::End => return Ok(()),
+                Step::End => {
+                    self.log.set_ended();
+                    return Ok(());
+                }
             };
             if let Err(error) = done {
                 let path = self.segments.file_path();
