@@ -21,6 +21,7 @@ pub mod recovery;
 pub mod saving;
 mod slab;
 pub mod slots;
+pub mod snapshot;
 pub mod stats;
 pub mod value;
 

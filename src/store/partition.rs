@@ -222,6 +222,12 @@ impl Partition {
         self.ledger.capture.as_deref_mut()
     }
 
+    /// Bytes of the capture under way that wait to be taken.
+    #[inline]
+    pub fn captured_bytes(&self) -> usize {
+        self.ledger.capture.as_ref().map_or(0, |capture| capture.waiting_bytes())
+    }
+
     /// Ends a capture, complete or not.
     pub fn end_capture(&mut self) {
         self.ledger.capture = None;
