@@ -5,7 +5,7 @@
 //! has expired; if that cannot be, nothing comes back and nothing has been changed.
 
 mod apply;
-mod coverage;
+pub(super) mod coverage;
 mod progress;
 
 use std::collections::BTreeMap;
@@ -412,6 +412,6 @@ fn clear_away(
 }
 
 #[cfg(test)]
-mod surgery_tests;
+pub(super) mod surgery_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
