@@ -1,8 +1,8 @@
 //! Brings a store back from its directory: snapshots, then the log behind them. Called at start,
 //! before the runtime, and by the offline tools.
 //!
-//! Invariant: what comes back is the effect of exactly the records before [`Start::next`], less what
-//! has expired; if that cannot be, nothing comes back and nothing has been changed.
+//! Invariant: what comes back is the effect of exactly the records before [`Start::next`], less
+//! what has expired; if that cannot be, nothing comes back and nothing has been changed.
 
 mod apply;
 pub(super) mod coverage;
