@@ -37,6 +37,8 @@ mod fs_writes;
 mod intervals;
 mod io;
 mod lifecycle;
+#[cfg(feature = "daemon")]
+mod log_writer;
 mod loops;
 mod outside;
 mod paused_clock;
