@@ -18,6 +18,7 @@ pub mod loan;
 pub mod memory;
 mod partition;
 pub mod recovery;
+pub mod repair;
 pub mod saving;
 mod slab;
 pub mod slots;
