@@ -49,7 +49,7 @@ fn history() -> (Memory, Vec<Content>) {
 fn check(memory: &Memory, states: &[Content], what: &dyn Fn() -> String) -> bool {
     match memory.recover(1) {
         Ok(recovered) => {
-            let records = recovered.next.lsn.0 as usize - 1;
+            let records = recovered.start.next.lsn.0 as usize - 1;
             assert_eq!(Some(&content(&recovered)), states.get(records), "{}", what());
             true
         }

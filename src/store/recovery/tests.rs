@@ -10,6 +10,7 @@ use super::super::directory::tests::Folder;
 use super::super::slots::slot_of;
 use super::super::{Change, Value};
 use super::*;
+use crate::log::Link;
 use crate::log::header::SnapshotHeader;
 use crate::log::reader::forge::{Forge, ID};
 use crate::log::record::{HEADER_BYTES, Head, padded_bytes, seal, section_header};
@@ -168,8 +169,9 @@ fn every_kind_of_change_comes_back_in_any_number_of_partitions() {
         assert_eq!(memory.content(partitions), expected, "{partitions}");
     }
     let recovered = memory.recover(2).expect("clean");
-    assert_eq!(recovered.next, forge.link);
-    assert_eq!((recovered.next_sequence, recovered.segments), (2, vec![1]));
+    assert_eq!((recovered.start.next, recovered.start.sequence), (forge.link, 2));
+    let kept = Kept { sequence: 1, last: Lsn(3), bytes: 16_384 };
+    assert_eq!(recovered.start.kept, [kept]);
     let figures = recovered.figures;
     assert_eq!((figures.keys, figures.records, figures.first), (2, 3, Some(Lsn(1))));
     // The flush concerns both partitions.
@@ -204,7 +206,9 @@ fn the_log_adds_to_a_snapshot_what_it_does_not_hold() {
     }
     let recovered = memory.recover(1).expect("clean");
     assert_eq!(recovered.figures.first, Some(Lsn(3)));
-    assert_eq!(recovered.segments, [2]);
+    let last = |kept: &Kept| (kept.sequence, kept.last);
+    let kept: Vec<_> = recovered.start.kept.iter().map(last).collect();
+    assert_eq!(kept, [(1, Lsn(2)), (2, Lsn(3))]);
     assert_eq!(recovered.snapshots, [(ALL, Lsn(2))]);
     // What the snapshot holds is no longer needed.
     let mut trimmed = memory.clone();
@@ -359,7 +363,8 @@ fn a_torn_tail_is_cut_off_and_told() {
     assert_eq!(fs::metadata(segment).expect("there").len(), 12_288);
     // The next start finds a clean end at the same place.
     let again = recover(&directory, SlotMap::new(3)).expect("recovered");
-    assert_eq!((again.torn, again.next, again.next_sequence), (None, recovered.next, 2));
+    assert_eq!((again.torn, again.start.next), (None, recovered.start.next));
+    assert_eq!(again.start.sequence, 2);
 }
 
 #[test]
@@ -389,6 +394,6 @@ fn an_empty_directory_is_an_empty_store() {
     let (_folder, directory) = folder("empty-store", &Memory::default());
     let recovered = recover(&directory, SlotMap::new(2)).expect("recovered");
     assert_eq!(recovered.partitions.len(), 2);
-    assert_eq!((recovered.next, recovered.next_sequence), (Link::FIRST, 1));
+    assert_eq!((recovered.start.next, recovered.start.sequence), (Link::FIRST, 1));
     assert_eq!(recovered.figures.keys, 0);
 }
