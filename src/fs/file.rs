@@ -70,7 +70,7 @@ impl Advice {
 
 /// Offsets are signed in the kernel, and the largest unsigned one would mean "where the file
 /// stands" (io_uring_enter(2)).
-fn check_offset(offset: u64, length: usize) -> std::result::Result<(), Errno> {
+pub(super) fn check_offset(offset: u64, length: usize) -> std::result::Result<(), Errno> {
     let end = offset.checked_add(length as u64);
     if end.is_some_and(|end| i64::try_from(end).is_ok()) {
         Ok(())
@@ -190,22 +190,48 @@ impl File {
         self.write(payload.into(), 0, manner).await
     }
 
-    async fn write(&self, mut payload: Payload, offset: u64, manner: Manner) -> Result<Payload> {
-        check_offset(offset, payload.len()).map_err(|errno| Error::io(WRITING, errno))?;
+    /// As [`File::write_at`], or as [`File::write_durable_at`], with the payload back whatever
+    /// happens.
+    #[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "for the log"))]
+    pub(crate) async fn try_write_at(
+        &self,
+        payload: Payload,
+        offset: u64,
+        durable: bool,
+    ) -> (Payload, Result<()>) {
+        self.try_write(payload, offset, Manner { durable, appends: false }).await
+    }
+
+    async fn write(&self, payload: Payload, offset: u64, manner: Manner) -> Result<Payload> {
+        let (payload, result) = self.try_write(payload, offset, manner).await;
+        result.map(|()| payload)
+    }
+
+    async fn try_write(
+        &self,
+        mut payload: Payload,
+        offset: u64,
+        manner: Manner,
+    ) -> (Payload, Result<()>) {
+        if let Err(errno) = check_offset(offset, payload.len()) {
+            return (payload, Err(Error::io(WRITING, errno)));
+        }
         let (file, Manner { durable, appends }) = (self.raw(), manner);
         let mut skip = 0;
         while skip < payload.len() {
             let offset = offset + skip as u64;
             let op = Op::WriteAt { file, payload, skip, offset, durable, appends };
             let outcome = Completion::new(op).await;
-            let step = written(outcome.result)?;
             let Op::WriteAt { payload: back, .. } = outcome.op else {
                 unreachable!("an outcome gives its own operation back")
             };
             payload = back;
-            skip += step;
+            match written(outcome.result) {
+                Ok(step) => skip += step,
+                Err(error) => return (payload, Err(error)),
+            }
         }
-        Ok(payload)
+        (payload, Ok(()))
     }
 
     /// Reads once at `offset` into the spare capacity of several buffers, in order, and gives them
