@@ -73,6 +73,8 @@ pub mod future;
 pub mod io;
 pub mod ipc;
 pub mod limits;
+#[cfg(feature = "daemon")]
+pub mod log;
 pub mod metrics;
 pub mod net;
 mod op;

@@ -77,6 +77,13 @@ pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
 /// Buffers in one vectored read or write of a file (IOV_MAX, readv(2)). More is an error.
 pub const FILE_VECTORS_COUNT_MAX: usize = 1024;
 
+/// Bytes of a file that `fs::read` takes to memory. More is an error; `fs::File::read_at` reads in
+/// parts.
+pub const FILE_READ_BYTES_MAX: u64 = 4 << 30;
+
+/// Names that are tried for a temporary file. Each is taken by chance as good as never.
+pub const TEMPORARY_NAMES_COUNT_MAX: usize = 16;
+
 /// Entries that `fs::read_dir` collects. More is an error; `fs::Directory::entries` has no limit.
 pub const DIRECTORY_ENTRIES_COUNT_MAX: usize = 1 << 20;
 
@@ -178,6 +185,13 @@ pub const OFFLOAD_THREADS_COUNT: usize = 8;
 /// Of these, how many are left to operations that read while others change files, and the other
 /// way round.
 pub const OFFLOAD_THREADS_SPARE_COUNT: usize = 2;
+
+/// Bytes of changes that wait for the log. Past it, writes wait until the disk has caught up.
+pub const LOG_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of former content that wait for a snapshot because they were overwritten before it came to
+/// them. Past it, writes wait until the disk has caught up.
+pub const SNAPSHOT_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A poll longer than this is logged with the task's name.
 pub const SLOW_POLL_NS: u64 = 100_000_000;

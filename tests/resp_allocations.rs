@@ -53,7 +53,7 @@ fn allocations(prepare: &[u8], requests: &[u8], expected: &[u8]) -> usize {
     let mut out = Vec::new();
     let mut ask = |requests: &[u8], out: &mut Vec<u8>| {
         out.clear();
-        let advance = store.visit(|home| session.advance(requests, home, &server, 1000, out));
+        let (advance, _) = store.visit(|home| session.advance(requests, home, &server, 1000, out));
         assert_eq!(advance.consumed, requests.len());
     };
     ask(prepare, &mut out);

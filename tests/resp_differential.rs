@@ -25,8 +25,10 @@ impl Here {
     fn ask(&self, session: &mut Session, request: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let now_ms = now_ms();
-        let advance =
-            self.store.visit(|home| session.advance(request, home, &self.server, now_ms, &mut out));
+        let advance = self
+            .store
+            .visit(|home| session.advance(request, home, &self.server, now_ms, &mut out))
+            .0;
         assert_eq!(advance.consumed, request.len());
         assert!(matches!(advance.next, Next::Read | Next::Close));
         assert!(session.outbox.is_empty());

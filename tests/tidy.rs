@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 7] = [
     &["buffer", "clock", "engine", "error", "limits", "metrics", "op"],
     &["driver", "executor"],
     &["blocking", "cpu", "future", "reply", "runtime", "shard", "stream", "sync", "task", "time"],
-    &["fs", "io", "ipc", "net", "process", "protocol", "signal"],
+    &["fs", "io", "ipc", "log", "net", "process", "protocol", "signal"],
     &["compat", "store"],
     &["service"],
     &["daemon"],
@@ -28,6 +28,9 @@ const STRANGERS: [[&str; 2]; 3] = [["driver", "executor"], ["protocol", "net"], 
 
 /// Bytes are decided without a runtime: a protocol sees these and nothing else of the crate.
 const PROTOCOL_SEES: [&str; 3] = ["error", "limits", "protocol"];
+
+/// So is what lies in the log's files; these see nothing of the crate but the log.
+const LOG_FORMAT_FILES: [&str; 3] = ["src/log/header.rs", "src/log/name.rs", "src/log/record.rs"];
 
 /// The only files where unsafe code may stand.
 const UNSAFE_FILES: &[&str] = &[
@@ -219,6 +222,8 @@ fn layer_findings(source: &Source) -> Vec<String> {
             format!("{own} and {other} must not know each other")
         } else if own == "protocol" && !PROTOCOL_SEES.contains(&other.as_str()) {
             format!("protocol is sans-I/O and must not see {other}")
+        } else if LOG_FORMAT_FILES.contains(&source.path.as_str()) && other != "log" {
+            format!("the log's format is sans-I/O and must not see {other}")
         } else {
             return None;
         };

@@ -92,7 +92,7 @@ struct Manner {
 /// An open file. Dropping it closes it in the background.
 #[derive(Debug)]
 pub struct File {
-    /// `None` only while being dropped.
+    /// `None` only while being dropped, or given away.
     descriptor: Option<OwnedFd>,
 }
 
@@ -119,6 +119,11 @@ impl File {
 
     pub(super) fn of(descriptor: OwnedFd) -> Self {
         Self { descriptor: Some(descriptor) }
+    }
+
+    /// What is left of a file that has been given away.
+    pub(super) fn none() -> Self {
+        Self { descriptor: None }
     }
 
     pub(super) fn raw(&self) -> RawFd {
@@ -185,22 +190,48 @@ impl File {
         self.write(payload.into(), 0, manner).await
     }
 
-    async fn write(&self, mut payload: Payload, offset: u64, manner: Manner) -> Result<Payload> {
-        check_offset(offset, payload.len()).map_err(|errno| Error::io(WRITING, errno))?;
+    /// As [`File::write_at`], or as [`File::write_durable_at`], with the payload back whatever
+    /// happens.
+    #[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "for the log"))]
+    pub(crate) async fn try_write_at(
+        &self,
+        payload: Payload,
+        offset: u64,
+        durable: bool,
+    ) -> (Payload, Result<()>) {
+        self.try_write(payload, offset, Manner { durable, appends: false }).await
+    }
+
+    async fn write(&self, payload: Payload, offset: u64, manner: Manner) -> Result<Payload> {
+        let (payload, result) = self.try_write(payload, offset, manner).await;
+        result.map(|()| payload)
+    }
+
+    async fn try_write(
+        &self,
+        mut payload: Payload,
+        offset: u64,
+        manner: Manner,
+    ) -> (Payload, Result<()>) {
+        if let Err(errno) = check_offset(offset, payload.len()) {
+            return (payload, Err(Error::io(WRITING, errno)));
+        }
         let (file, Manner { durable, appends }) = (self.raw(), manner);
         let mut skip = 0;
         while skip < payload.len() {
             let offset = offset + skip as u64;
             let op = Op::WriteAt { file, payload, skip, offset, durable, appends };
             let outcome = Completion::new(op).await;
-            let step = written(outcome.result)?;
             let Op::WriteAt { payload: back, .. } = outcome.op else {
                 unreachable!("an outcome gives its own operation back")
             };
             payload = back;
-            skip += step;
+            match written(outcome.result) {
+                Ok(step) => skip += step,
+                Err(error) => return (payload, Err(error)),
+            }
         }
-        Ok(payload)
+        (payload, Ok(()))
     }
 
     /// Reads once at `offset` into the spare capacity of several buffers, in order, and gives them
@@ -209,7 +240,8 @@ impl File {
     /// A dropped future takes its buffers with it; the file is as it was.
     ///
     /// # Errors
-    /// The errors of preadv(2); `is_limit` for more than [`limits::FILE_VECTORS_COUNT_MAX`] buffers.
+    /// The errors of preadv(2); `is_limit` for more than [`limits::FILE_VECTORS_COUNT_MAX`]
+    /// buffers.
     pub async fn read_vectored_at(
         &self,
         buffers: Vec<ReadBuffer>,

@@ -61,6 +61,9 @@ pub enum Measure {
     BlockingRun,
     /// How late a timer fired.
     TimerLateness,
+    /// A record of the log, from being gathered to being durable, or written where the policy
+    /// asks for no more.
+    LogCommit,
     /// A RESP request, from its last byte being decoded to its reply being queued.
     RespRequest,
     /// An HTTP request, from its head being decoded to its response being queued.
@@ -81,7 +84,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -109,6 +112,7 @@ impl Measure {
         Self::BlockingWait,
         Self::BlockingRun,
         Self::TimerLateness,
+        Self::LogCommit,
         Self::RespRequest,
         Self::HttpRequest,
     ];
@@ -147,6 +151,7 @@ impl Measure {
             Self::BlockingWait => single("blocking_wait", "A blocking call, queued to started."),
             Self::BlockingRun => single("blocking_run", "A blocking call, started to ended."),
             Self::TimerLateness => single("timer_lateness", "How late timers fired."),
+            Self::LogCommit => single("log_commit", "A record of the log, gathered to durable."),
             Self::RespRequest => single("resp_request", "A RESP request, decoded to answered."),
             Self::HttpRequest => single("http_request", "An HTTP request, decoded to answered."),
         }

@@ -9,7 +9,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::Gate;
-use super::{Partition, PartitionId, SlotMap};
+use super::{Keeping, Partition, PartitionId, SlotMap, snapshot};
+use crate::log::{Admission, Log, LogFailed, Lsn};
+
+/// Changes of a visit that are handed over before it ends. They are bounded by what one command
+/// makes then, however many a visit runs.
+const HAND_OVER_BYTES: usize = 256 * 1024;
 
 thread_local! {
     /// The store of the shard that runs on this thread, for work that arrives from other shards.
@@ -21,6 +26,30 @@ thread_local! {
 pub struct Store {
     map: SlotMap,
     holding: Holding,
+    /// Where changes go, unless the store is in memory only.
+    log: Option<Arc<Log>>,
+}
+
+/// What a visit did, as far as the log is concerned. [`Lsn::NONE`] where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Trace {
+    /// The record that its last change is part of.
+    pub wrote: Lsn,
+    /// The latest record with a change of keys that it looked at.
+    pub saw: Lsn,
+}
+
+impl Trace {
+    /// What both did.
+    pub fn and(self, other: Self) -> Self {
+        Self { wrote: self.wrote.max(other.wrote), saw: self.saw.max(other.saw) }
+    }
+
+    /// The record that must be durable before anybody is told of the visit.
+    pub fn latest(self) -> Lsn {
+        self.wrote.max(self.saw)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -42,12 +71,25 @@ struct Owned {
 pub struct LockedStore {
     map: SlotMap,
     partitions: Arc<[Mutex<Partition>]>,
+    log: Option<Arc<Log>>,
 }
 
 impl LockedStore {
-    /// An empty store.
+    /// An empty store in memory.
     pub fn new(map: SlotMap) -> Self {
-        Self { map, partitions: map.partitions().map(|_| Mutex::default()).collect() }
+        let partitions = map.partitions().map(|id| Partition::new(map.slots(id)));
+        Self::holding(map, partitions.collect(), None)
+    }
+
+    /// A store of these partitions, in order, whose changes go to `log`.
+    pub fn holding(map: SlotMap, partitions: Vec<Partition>, log: Option<Arc<Log>>) -> Self {
+        assert_eq!(partitions.len(), map.count(), "a store has all its partitions");
+        let keeping = keeping(log.as_ref());
+        let lock = |mut partition: Partition| {
+            partition.keep(keeping);
+            Mutex::new(partition)
+        };
+        Self { map, partitions: partitions.into_iter().map(lock).collect(), log }
     }
 
     /// How the slots are divided.
@@ -57,16 +99,34 @@ impl LockedStore {
 
     /// The calling thread's view.
     pub fn open(&self) -> Store {
-        Store { map: self.map, holding: Holding::Locked(Arc::clone(&self.partitions)) }
+        let holding = Holding::Locked(Arc::clone(&self.partitions));
+        Store { map: self.map, holding, log: self.log.clone() }
     }
 }
 
+fn keeping(log: Option<&Arc<Log>>) -> Keeping {
+    if log.is_some() { Keeping::Changes } else { Keeping::Nothing }
+}
+
 impl Store {
-    /// An empty partition `id` that belongs to the calling thread, and the view from there.
+    /// An empty partition `id` in memory that belongs to the calling thread, and the view from
+    /// there.
     pub fn owning(map: SlotMap, id: PartitionId) -> Self {
+        Self::owning_partition(map, id, Partition::new(map.slots(id)), None)
+    }
+
+    /// Partition `id`, which belongs to the calling thread from now on and whose changes go to
+    /// `log`, and the view from there.
+    pub fn owning_partition(
+        map: SlotMap,
+        id: PartitionId,
+        mut partition: Partition,
+        log: Option<Arc<Log>>,
+    ) -> Self {
         assert!(id.index() < map.count());
-        let owned = Owned { id, partition: RefCell::default(), gate: Gate::default() };
-        Self { map, holding: Holding::Owned(Rc::new(owned)) }
+        partition.keep(keeping(log.as_ref()));
+        let owned = Owned { id, partition: RefCell::new(partition), gate: Gate::default() };
+        Self { map, holding: Holding::Owned(Rc::new(owned)), log }
     }
 
     /// Makes this the store that [`Store::here`] finds on the calling thread.
@@ -84,6 +144,14 @@ impl Store {
         self.map
     }
 
+    /// Whether partition `id` can be touched from the calling thread.
+    pub fn reaches(&self, id: PartitionId) -> bool {
+        match &self.holding {
+            Holding::Owned(owned) => owned.id == id,
+            Holding::Locked(_) => true,
+        }
+    }
+
     /// The gate to wait at before [`Store::visit`]; locked partitions need none.
     #[inline]
     pub fn gate(&self) -> Option<&Gate> {
@@ -93,23 +161,76 @@ impl Store {
         }
     }
 
-    /// Lends what the calling thread can reach. Does not look at the gate; must not be nested.
+    /// The log, unless the store is in memory only.
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref()
+    }
+
+    /// Whether writes are welcome.
     #[inline]
-    pub fn visit<R>(&self, visit: impl FnOnce(&mut Home<'_>) -> R) -> R {
+    pub fn admission(&self) -> Admission {
+        self.log.as_ref().map_or(Admission::Open, |log| log.admission())
+    }
+
+    /// Waits until what a visit did may be told: until its changes, and those of others that it has
+    /// seen, are durable, where the policy says so.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed; nothing may be told.
+    pub async fn settled(&self, trace: Trace) -> Result<(), LogFailed> {
+        match &self.log {
+            Some(log) if log.is_strict() => log.durable(trace.latest()).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Store::settled`] would be over at once.
+    #[inline]
+    pub fn is_settled(&self, trace: Trace) -> bool {
+        let latest = trace.latest();
+        latest == Lsn::NONE
+            || self.log.as_ref().is_none_or(|log| !log.is_strict() || log.durable_lsn() >= latest)
+    }
+
+    /// Lends what the calling thread can reach, then hands what was changed to the log. Does not
+    /// look at the gate; must not be nested.
+    #[inline]
+    pub fn visit<R>(&self, visit: impl FnOnce(&mut Home<'_>) -> R) -> (R, Trace) {
+        let log = self.log.as_deref();
         match &self.holding {
             Holding::Owned(owned) => {
                 let mut partition = owned.partition.borrow_mut();
                 let before = partition.stats;
                 let reach = Reach::One(owned.id, &mut partition);
-                let result = visit(&mut Home { map: self.map, reach });
+                let mut home = Home { map: self.map, reach, log, trace: Trace::default() };
+                let result = visit(&mut home);
+                let trace = home.trace;
                 partition.stats.report_since(before);
-                result
+                let last = log.map(|log| hand_over(&mut partition, owned.id, log));
+                (result, trace.and(last.unwrap_or_default()))
             }
             Holding::Locked(partitions) => {
-                visit(&mut Home { map: self.map, reach: Reach::All(partitions) })
+                let reach = Reach::All(partitions);
+                let mut home = Home { map: self.map, reach, log, trace: Trace::default() };
+                let result = visit(&mut home);
+                (result, home.trace)
             }
         }
     }
+}
+
+/// Hands the changes of a visit to the log.
+#[inline]
+fn hand_over(partition: &mut Partition, id: PartitionId, log: &Log) -> Trace {
+    let mut trace = Trace { wrote: Lsn::NONE, saw: partition.take_seen() };
+    if !partition.changes().is_empty() {
+        trace.wrote = log.append(id.index(), partition.changes());
+        partition.changes_handed_over(trace.wrote);
+    }
+    snapshot::hold_writers(partition, log);
+    trace
 }
 
 /// The partitions within reach, for as long as no task switch happens.
@@ -117,6 +238,9 @@ impl Store {
 pub struct Home<'a> {
     map: SlotMap,
     reach: Reach<'a>,
+    log: Option<&'a Log>,
+    /// What was done to partitions that have been handed back.
+    trace: Trace,
 }
 
 #[derive(Debug)]
@@ -128,7 +252,13 @@ enum Reach<'a> {
 impl<'a> Home<'a> {
     /// One partition of `map` within reach: for tests and for work sent by another shard.
     pub fn one(map: SlotMap, id: PartitionId, partition: &'a mut Partition) -> Self {
-        Self { map, reach: Reach::One(id, partition) }
+        Self { map, reach: Reach::One(id, partition), log: None, trace: Trace::default() }
+    }
+
+    /// Whether writes are welcome.
+    #[inline]
+    pub fn admission(&self) -> Admission {
+        self.log.map_or(Admission::Open, Log::admission)
     }
 
     /// How the slots are divided.
@@ -161,19 +291,29 @@ impl<'a> Home<'a> {
         match &mut self.reach {
             Reach::One(own, partition) => {
                 assert!(*own == id, "the partition is within reach");
-                work(partition)
+                let result = work(partition);
+                if partition.changes().len() > HAND_OVER_BYTES
+                    && let Some(log) = self.log
+                {
+                    self.trace = self.trace.and(hand_over(partition, id, log));
+                }
+                result
             }
             Reach::All(partitions) => {
                 let mut partition = lock(&partitions[id.index()]);
                 let before = partition.stats;
                 let result = work(&mut partition);
                 partition.stats.report_since(before);
+                if let Some(log) = self.log {
+                    self.trace = self.trace.and(hand_over(&mut partition, id, log));
+                }
                 result
             }
         }
     }
 
-    /// Lends several partitions at once; `ids` ascend. Panics if one is out of reach.
+    /// Lends several partitions at once; `ids` ascend. Their changes become durable together.
+    /// Panics if one is out of reach.
     pub fn with_all<R>(
         &mut self,
         ids: &[PartitionId],
@@ -190,10 +330,34 @@ impl<'a> Home<'a> {
                     ids.iter().map(|id| lock(&partitions[id.index()])).collect();
                 let mut lent: Vec<&mut Partition> =
                     guards.iter_mut().map(|guard| &mut **guard).collect();
-                work(&mut lent)
+                let before: Vec<_> = lent.iter().map(|partition| partition.stats).collect();
+                let result = work(&mut lent);
+                for (partition, before) in lent.iter().zip(before) {
+                    partition.stats.report_since(before);
+                }
+                if let Some(log) = self.log {
+                    self.trace = self.trace.and(hand_over_all(&mut lent, ids, log));
+                }
+                result
             }
         }
     }
+}
+
+/// Hands the changes of a visit to several partitions to the log, as one.
+fn hand_over_all(lent: &mut [&mut Partition], ids: &[PartitionId], log: &Log) -> Trace {
+    let changed = lent.iter().zip(ids).filter(|(partition, _)| !partition.changes().is_empty());
+    let parts: Vec<_> = changed.map(|(partition, id)| (id.index(), partition.changes())).collect();
+    let wrote = if parts.is_empty() { Lsn::NONE } else { log.append_all(&parts) };
+    let mut trace = Trace { wrote, saw: Lsn::NONE };
+    for partition in lent {
+        trace.saw = trace.saw.max(partition.take_seen());
+        if !partition.changes().is_empty() {
+            partition.changes_handed_over(wrote);
+        }
+        snapshot::hold_writers(partition, log);
+    }
+    trace
 }
 
 /// A command that panicked leaves a partition whole: no command leaves it halfway to a panic.
@@ -209,22 +373,23 @@ mod tests {
     #[test]
     fn an_owned_store_reaches_its_own_partition_only() {
         let store = Store::owning(SlotMap::new(2), PartitionId(1));
-        store.visit(|home| {
+        let ((), trace) = store.visit(|home| {
             assert!(home.reaches(PartitionId(1)));
             assert!(!home.reaches(PartitionId(0)));
         });
+        assert_eq!(trace, Trace::default(), "there is no log");
     }
 
     #[test]
     fn views_of_a_locked_store_see_each_other() {
         let locked = LockedStore::new(SlotMap::new(2));
         let set = |partition: &mut Partition| {
-            partition.keyspace(0).set_string(b"k", b"v", Expiry::Never);
+            partition.database(0).set_string(b"k", b"v", Expiry::Never);
         };
-        locked.open().visit(|home| home.with(PartitionId(1), set));
+        let _ = locked.open().visit(|home| home.with(PartitionId(1), set));
         let other = locked.clone();
         let len = std::thread::spawn(move || {
-            other.open().visit(|home| home.with(PartitionId(1), |p| p.keyspace(0).len()))
+            other.open().visit(|home| home.with(PartitionId(1), |p| p.keyspace(0).len())).0
         });
         assert_eq!(len.join().ok(), Some(1));
     }

@@ -1,6 +1,7 @@
-//! One numbered database of one partition: keys, values, deadlines. Called by the commands.
+//! One numbered database of one partition: keys, values, deadlines. Read by the commands, changed
+//! by [`super::database::Database`] alone.
 //!
-//! Invariant: an entry whose deadline has passed is never seen by a caller; it is removed by
+//! Invariant: an entry whose deadline has passed is never seen by a command; it is removed by
 //! whoever meets it first, an access or the expiry cycle.
 
 use std::hash::{BuildHasher, Hasher};
@@ -10,7 +11,6 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::bytes::Compact;
 use super::slab::{Place, Slab};
-use super::stats::Stats;
 use super::value::Value;
 
 /// Room that a key has inline: with it, an entry is one cache line.
@@ -55,6 +55,12 @@ struct Deadline {
 /// A key found, good until the keyspace is changed otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Found(Place);
+
+impl Found {
+    pub(super) fn place(self) -> Place {
+        self.0
+    }
+}
 
 /// What becomes of a key's deadline when its value is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,17 +112,27 @@ impl Keyspace {
         ENTRY_BYTES + entry.key.heap_bytes() + entry.value.heap_bytes()
     }
 
-    /// Finds `key`, unless its deadline has passed.
+    /// Finds `key`, even if its deadline has passed.
     #[inline]
-    pub fn find(&mut self, key: &[u8], now_ms: u64, stats: &mut Stats) -> Option<Found> {
-        let place = self.place_of(self.hash(key), key)?;
-        let entry = self.entries.get(place)?;
-        if entry.deadline != NO_DEADLINE && self.is_due(entry, now_ms) {
-            self.remove_place(place);
-            stats.expired += 1;
-            return None;
-        }
-        Some(Found(place))
+    pub(super) fn lookup(&self, hash: u32, key: &[u8]) -> Option<Found> {
+        self.place_of(hash, key).map(Found)
+    }
+
+    /// Whether the deadline of a key found has passed.
+    #[inline]
+    pub(super) fn is_due(&self, found: Found, now_ms: u64) -> bool {
+        let entry = self.entry(found);
+        entry.deadline != NO_DEADLINE && self.is_past(entry, now_ms)
+    }
+
+    /// The key at `place`, if there is one.
+    pub(super) fn at(&self, place: Place) -> Option<Found> {
+        self.entries.get(place).map(|_| Found(place))
+    }
+
+    /// One past the highest place in use.
+    pub(super) fn end(&self) -> u32 {
+        self.entries.end()
     }
 
     /// Touches the memory that lookups of `keys` will need, all keys at once. Their cache misses
@@ -151,7 +167,7 @@ impl Keyspace {
     }
 
     /// Changes a value in place, keeping account of its memory.
-    pub fn update<R>(&mut self, found: Found, change: impl FnOnce(&mut Value) -> R) -> R {
+    pub(super) fn update<R>(&mut self, found: Found, change: impl FnOnce(&mut Value) -> R) -> R {
         let entry = self.entries.get_mut(found.0);
         let entry = entry.expect("a key found stays until the keyspace is changed");
         let before = entry.value.heap_bytes();
@@ -167,7 +183,7 @@ impl Keyspace {
     }
 
     /// Gives a key found a deadline, or takes it away.
-    pub fn set_deadline(&mut self, found: Found, at_ms: Option<u64>) {
+    pub(super) fn set_deadline(&mut self, found: Found, at_ms: Option<u64>) {
         match at_ms {
             None => self.remove_deadline(found.0),
             Some(at_ms) => {
@@ -185,31 +201,19 @@ impl Keyspace {
         }
     }
 
-    /// Sets a string key to `content`, new or not.
+    /// Gives a key found a string value.
     #[inline]
-    pub fn set_string(&mut self, key: &[u8], content: &[u8], expiry: Expiry) {
-        let hash = self.hash(key);
-        let Some(place) = self.place_of(hash, key) else {
-            self.insert_new(hash, key, Value::String(super::bytes::Text::new(content)), expiry);
-            return;
-        };
-        self.update(Found(place), |value| value.assign_string(content));
-        self.apply(Found(place), expiry);
+    pub(super) fn assign(&mut self, found: Found, content: &[u8]) {
+        self.update(found, |value| value.assign_string(content));
     }
 
-    /// Sets `key` to `value`, new or not.
-    pub fn set(&mut self, key: &[u8], value: Value, expiry: Expiry) {
-        let hash = self.hash(key);
-        let Some(place) = self.place_of(hash, key) else {
-            self.insert_new(hash, key, value, expiry);
-            return;
-        };
-        self.update(Found(place), |old| *old = value);
-        self.apply(Found(place), expiry);
+    /// Gives a key found another value.
+    pub(super) fn replace(&mut self, found: Found, value: Value) {
+        self.update(found, |old| *old = value);
     }
 
     /// Removes a key found; answers its value and deadline.
-    pub fn remove(&mut self, found: Found) -> (Value, Option<u64>) {
+    pub(super) fn remove(&mut self, found: Found) -> (Value, Option<u64>) {
         let removed = self.remove_place(found.0);
         removed.expect("a key found stays until the keyspace is changed")
     }
@@ -228,7 +232,7 @@ impl Keyspace {
         let until = u32::try_from(count).map_or(end, |count| cursor.saturating_add(count).min(end));
         for place in cursor..until {
             if let Some(entry) = self.entries.get(Place(place))
-                && !self.is_due(entry, now_ms)
+                && !self.is_past(entry, now_ms)
             {
                 visit(entry.key.as_slice(), &entry.value);
             }
@@ -242,35 +246,28 @@ impl Keyspace {
         let start = random.checked_rem(end)?;
         let places = (start..end).chain(0..start);
         let mut entries = places.filter_map(|place| self.entries.get(Place(place as u32)));
-        let entry = entries.find(|entry| !self.is_due(entry, now_ms))?;
+        let entry = entries.find(|entry| !self.is_past(entry, now_ms))?;
         Some(entry.key.as_slice())
     }
 
-    /// Removes expired keys among the next `budget` deadlines; answers how many it looked at.
-    pub fn expire_some(&mut self, now_ms: u64, budget: usize, stats: &mut Stats) -> usize {
-        let looked_at = budget.min(self.deadlines.len());
-        for _ in 0..looked_at {
-            // Downwards: what a removal moves into a gap comes from above, and has been seen.
-            if self.expiry_cursor == 0 || self.expiry_cursor > self.deadlines.len() {
-                self.expiry_cursor = self.deadlines.len();
-            }
-            let Some(index) = self.expiry_cursor.checked_sub(1) else { break };
-            self.expiry_cursor = index;
-            let deadline = self.deadlines[index];
-            if deadline.at_ms <= now_ms {
-                self.remove_place(deadline.place);
-                stats.expired += 1;
-            }
+    /// Goes on to the next deadline; answers its key if it has passed.
+    pub(super) fn next_deadline(&mut self, now_ms: u64) -> Option<Found> {
+        // Downwards: what a removal moves into a gap comes from above, and has been seen.
+        if self.expiry_cursor == 0 || self.expiry_cursor > self.deadlines.len() {
+            self.expiry_cursor = self.deadlines.len();
         }
-        looked_at
+        self.expiry_cursor = self.expiry_cursor.checked_sub(1)?;
+        let deadline = self.deadlines[self.expiry_cursor];
+        (deadline.at_ms <= now_ms).then_some(Found(deadline.place))
     }
 
     fn entry(&self, found: Found) -> &Entry {
         self.entries.get(found.0).expect("a key found stays until the keyspace is changed")
     }
 
+    /// The kept half of the key's hash.
     #[inline]
-    fn hash(&self, key: &[u8]) -> u32 {
+    pub(super) fn hash(&self, key: &[u8]) -> u32 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(key);
         let hash = hasher.finish();
@@ -286,13 +283,14 @@ impl Keyspace {
         self.index.find(spread(hash), same).map(|bucket| bucket.place)
     }
 
-    fn is_due(&self, entry: &Entry, now_ms: u64) -> bool {
+    fn is_past(&self, entry: &Entry, now_ms: u64) -> bool {
         let deadline = self.deadlines.get(entry.deadline as usize);
         deadline.is_some_and(|deadline| deadline.at_ms <= now_ms)
     }
 
+    /// Treats the deadline of a key found as told.
     #[inline]
-    fn apply(&mut self, found: Found, expiry: Expiry) {
+    pub(super) fn apply(&mut self, found: Found, expiry: Expiry) {
         match expiry {
             Expiry::Keep => {}
             Expiry::Never => {
@@ -304,13 +302,15 @@ impl Keyspace {
         }
     }
 
-    fn insert_new(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) {
+    /// Adds a key that is not there.
+    pub(super) fn insert(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) -> Found {
         let key = Key::new(key);
         self.heap_bytes += key.heap_bytes() + value.heap_bytes();
         let place = self.entries.insert(Entry { key, value, deadline: NO_DEADLINE });
         let rehash = |bucket: &Bucket| spread(bucket.hash);
         self.index.insert_unique(spread(hash), Bucket { hash, place }, rehash);
         self.apply(Found(place), expiry);
+        Found(place)
     }
 
     fn remove_place(&mut self, place: Place) -> Option<(Value, Option<u64>)> {

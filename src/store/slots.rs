@@ -44,6 +44,12 @@ impl SlotMap {
         (0..self.partitions).map(PartitionId)
     }
 
+    /// The slots of partition `id`: the first, and the one behind the last.
+    pub fn slots(self, id: PartitionId) -> (u16, u16) {
+        let first = |index: usize| (index * SLOTS_COUNT).div_ceil(self.count()) as u16;
+        (first(id.index()), first(id.index() + 1))
+    }
+
     /// The partition that owns `key`.
     #[inline]
     pub fn partition_of(self, key: &[u8]) -> PartitionId {
@@ -142,6 +148,8 @@ mod tests {
                 assert!(partition >= previous);
                 previous = partition;
                 owned[partition] += 1;
+                let (first, end) = map.slots(PartitionId(partition as u16));
+                assert!((first..end).contains(&(slot as u16)), "{slot} of {count}");
             }
             assert_eq!(map.partitions().count(), count);
             assert!(owned.iter().all(|&slots| slots.abs_diff(SLOTS_COUNT / count) <= 1));

@@ -27,6 +27,9 @@ fn strangers_and_a_runtime_below_protocol_are_found() {
     assert_eq!(found, ["src/executor/task.rs:1: executor and driver must not know each other"]);
     let found = findings(layer_findings, "src/protocol/x.rs", "use crate::time::now;\n");
     assert_eq!(found, ["src/protocol/x.rs:1: protocol is sans-I/O and must not see time"]);
+    let found = findings(layer_findings, "src/log/record.rs", "use crate::fs::File;\n");
+    let what = "the log's format is sans-I/O and must not see fs";
+    assert_eq!(found, [format!("src/log/record.rs:1: {what}")]);
     assert_eq!(findings(layer_findings, "src/banana.rs", "").len(), 1);
 }
 

@@ -165,7 +165,7 @@ fn daemon(engine: Engine, service: Service, address: &str, site: &Site) -> Comma
         _ => ("off", address),
     };
     let mut command = Command::new(&site.annulus);
-    command.args(["serve", "--engine", engine.text(), "--shards", "1"]);
+    command.args(["serve", "--engine", engine.text(), "--shards", "1", "--data", "none"]);
     command.args(["--resp", resp, "--http", http, "--root"]);
     command.arg(site.directory.join(FILES));
     command

@@ -47,6 +47,7 @@ statuses! {
     NotImplemented = 501 "Not Implemented",
     Unavailable = 503 "Service Unavailable",
     VersionNotSupported = 505 "HTTP Version Not Supported",
+    InsufficientStorage = 507 "Insufficient Storage",
 }
 
 impl Status {

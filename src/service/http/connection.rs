@@ -16,6 +16,7 @@ use crate::protocol::http1::{
     BodyDecoder, Decoded, Framing, HeadDecoder, Persistence, Reason, ReplyContext, Status,
 };
 use crate::service::input::Input;
+use crate::store::Trace;
 use crate::{Direction, time};
 
 use super::deadline::{Deadline, Late};
@@ -63,6 +64,8 @@ pub(super) struct Connection {
     head_due: Option<Instant>,
     /// How long the peer may take to begin its next request.
     idle_timeout: Duration,
+    /// What must be durable before the output is sent.
+    pub(super) owes: Trace,
 }
 
 impl Connection {
@@ -77,6 +80,7 @@ impl Connection {
             decoder: HeadDecoder::new(),
             head_due: None,
             idle_timeout,
+            owes: Trace::default(),
         }
     }
 
@@ -172,7 +176,9 @@ impl Connection {
         };
         let request = Request { head, rest: to.rest, query: to.query, body, context };
         let length = head_length + body.len();
-        match shard.answer_now(to.route.handler, &request, now, output) {
+        let outcome = shard.answer_now(to.route.handler, &request, now, output);
+        self.owes = self.owes.and(shard.take_trace());
+        match outcome {
             Outcome::Answered => self.answered(length, start, context.persistence),
             Outcome::Waits => {
                 let request = OwnedRequest::new(&bytes[..head_length], body, context);
@@ -210,6 +216,10 @@ impl Connection {
     pub(super) async fn send(&mut self) -> Result<(), Gone> {
         if self.output.is_empty() {
             return Ok(());
+        }
+        let owes = mem::take(&mut self.owes);
+        if !self.shard.store.is_settled(owes) {
+            self.shard.store.settled(owes).await.map_err(|_| Gone)?;
         }
         let output = mem::take(&mut self.output);
         let allowed = self.shard.service.settings.send_timeout + transfer_time(output.len() as u64);

@@ -3,6 +3,7 @@
 //! Called by the connection loop. Invariant: a request that waits has written nothing yet.
 
 use crate::clock::Instant;
+use crate::log::Admission;
 use crate::protocol::http1::limits::FIELD_SLOTS_MAX;
 use crate::protocol::http1::{
     Decoded, HeadDecoder, Limits, Method, ReplyContext, RequestHead, Status, Target,
@@ -143,16 +144,19 @@ impl HttpShard {
             return Outcome::Waits;
         }
         let id = self.store.map().partition_of(key);
+        let welcome =
+            !kv::is_write(request.head.method) || self.store.admission() == Admission::Open;
+        if !welcome || !self.store.reaches(id) {
+            return Outcome::Waits;
+        }
         let now_ms = self.unix_ms(now);
-        self.store.visit(|home| {
-            if !home.reaches(id) {
-                return Outcome::Waits;
-            }
+        let ((), trace) = self.store.visit(|home| {
             home.with(id, |partition| {
                 kv::respond(kv::Place { partition, now_ms }, key, request, out);
             });
-            Outcome::Answered
-        })
+        });
+        self.note(trace);
+        Outcome::Answered
     }
 
     #[inline]

@@ -15,7 +15,7 @@ use hashbrown::DefaultHashBuilder;
 use crate::protocol::http1::conditions::{Validators, Verdict, evaluate};
 use crate::protocol::http1::target::{is_plain, parameters, parse_decimal, percent_decode};
 use crate::protocol::http1::{Method, Status};
-use crate::store::{Expiry, Found, Keyspace, Partition, WrongType};
+use crate::store::{Database, Expiry, Found, Partition, WrongType};
 
 use super::request::Request;
 
@@ -38,13 +38,13 @@ impl Place<'_> {
         self.partition.find(DATABASE, key, self.now_ms)
     }
 
-    fn keyspace(&mut self) -> &mut Keyspace {
-        self.partition.keyspace(DATABASE)
+    fn database(&mut self) -> Database<'_> {
+        self.partition.database(DATABASE)
     }
 
     /// The entity tag of a key that was found.
     fn tag(&mut self, found: Found) -> Result<EntityTag, WrongType> {
-        Ok(EntityTag::of(self.keyspace().value(found).as_string()?.as_slice()))
+        Ok(EntityTag::of(self.database().value(found).as_string()?.as_slice()))
     }
 }
 
@@ -59,6 +59,11 @@ pub(super) fn key_of<'a>(encoded: &'a [u8], scratch: &'a mut Vec<u8>) -> Option<
         scratch
     };
     (!key.is_empty()).then_some(key)
+}
+
+/// Whether a request with this method changes a key.
+pub(super) fn is_write(method: Method) -> bool {
+    !matches!(method, Method::Get | Method::Head)
 }
 
 /// Answers a request for a key.
@@ -87,8 +92,8 @@ fn read(
     };
     place.partition.stats.hits += 1;
     let now_ms = place.now_ms;
-    let keyspace = place.keyspace();
-    let value = keyspace.value(found).as_string()?.as_slice();
+    let database = place.database();
+    let value = database.value(found).as_string()?.as_slice();
     let tag = EntityTag::of(value);
     let status = match verdict(request, Some(&tag)) {
         Verdict::Proceed => Status::Ok,
@@ -99,7 +104,7 @@ fn read(
         }
     };
     let mut reply = request.reply(out, status).field("ETag", tag.as_bytes());
-    if let Some(deadline_ms) = keyspace.deadline(found) {
+    if let Some(deadline_ms) = database.deadline(found) {
         reply = reply.number("TTL", deadline_ms.saturating_sub(now_ms).div_ceil(1000));
     }
     if status == Status::Ok {
@@ -131,7 +136,7 @@ fn write(
             return Ok(());
         }
     }
-    place.keyspace().set_string(key, request.body, expiry);
+    place.database().set_string(key, request.body, expiry);
     let status = if found.is_some() { Status::NoContent } else { Status::Created };
     let tag = EntityTag::of(request.body);
     request.reply(out, status).field("ETag", tag.as_bytes()).empty();
@@ -155,7 +160,7 @@ fn remove(
             return Ok(());
         }
     }
-    place.keyspace().remove(found);
+    place.database().remove(found);
     request.reply(out, Status::NoContent).empty();
     Ok(())
 }

@@ -3,14 +3,14 @@
 //! Made by the first connection of a thread and found by the next. Invariant: nothing is borrowed
 //! across an await.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::clock::Instant;
 use crate::fs::{Directory, File};
 use crate::protocol::http1::{Persistence, ReplyContext, RequestHead};
-use crate::store::Store;
+use crate::store::{Store, Trace};
 use crate::{shard, time};
 
 use super::HttpService;
@@ -33,6 +33,8 @@ pub(super) struct HttpShard {
     pub(super) store: Store,
     pub(super) files: RefCell<FileCache<File>>,
     pub(super) root: OnceCell<Directory>,
+    /// What the visits of the request at hand did.
+    trace: Cell<Trace>,
     wall: RefCell<WallClock>,
     spare: RefCell<Vec<Vec<u8>>>,
 }
@@ -58,10 +60,24 @@ impl HttpShard {
             store,
             files: RefCell::new(files),
             root: OnceCell::new(),
+            trace: Cell::default(),
             wall: RefCell::new(WallClock::new()),
             spare: RefCell::default(),
             service,
         }
+    }
+
+    /// Notes what a visit to the store did.
+    #[inline]
+    pub(super) fn note(&self, trace: Trace) {
+        self.trace.set(self.trace.get().and(trace));
+    }
+
+    /// What the visits since the last call did. A connection takes it before it waits for anything,
+    /// so that it is its own.
+    #[inline]
+    pub(super) fn take_trace(&self) -> Trace {
+        self.trace.take()
     }
 
     /// Milliseconds since the epoch.

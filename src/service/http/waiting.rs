@@ -7,11 +7,12 @@
 use std::mem;
 use std::rc::Rc;
 
+use crate::log::Admission;
 use crate::metrics::{self, Measure};
 use crate::protocol::http1::reply::CONTINUE;
 use crate::protocol::http1::{BodyDecoder, Decoded, Framing, Persistence, Status};
 use crate::shard::{self, ShardId};
-use crate::store::Store;
+use crate::store::{Store, Trace};
 use crate::{clock, cpu, time};
 
 use super::compute::{self, Job, Refused};
@@ -99,7 +100,9 @@ impl Connection {
             return Ok(false);
         };
         let now = time::now();
-        if shard.answer_now(route.handler, &view, now, &mut self.output) == Outcome::Answered {
+        let outcome = shard.answer_now(route.handler, &view, now, &mut self.output);
+        self.owes = self.owes.and(shard.take_trace());
+        if outcome == Outcome::Answered {
             return Ok(false);
         }
         match route.handler {
@@ -130,8 +133,9 @@ impl Connection {
                 Ok(false)
             }
             _ => {
-                let reply = answer_key(&shard.store, request).await;
+                let (reply, trace) = answer_key(&shard.store, request).await;
                 self.output.extend_from_slice(&reply);
+                self.owes = self.owes.and(trace);
                 Ok(false)
             }
         }
@@ -216,46 +220,56 @@ async fn compute(handler: Handler, request: &Request<'_>, content: Vec<u8>, out:
 }
 
 /// Answers a request for a key of another shard, or of this one once its gate is open.
-async fn answer_key(store: &Store, request: Box<OwnedRequest>) -> Vec<u8> {
+async fn answer_key(store: &Store, request: Box<OwnedRequest>) -> (Vec<u8>, Trace) {
     let mut scratch = Vec::new();
     let id = request
         .view()
         .and_then(|(_, view)| Some(store.map().partition_of(kv::key_of(view.rest, &mut scratch)?)));
     let context = request.context;
-    let Some(id) = id else { return Vec::new() };
-    if store.visit(|home| home.reaches(id)) {
+    let Some(id) = id else { return Default::default() };
+    if store.reaches(id) {
         return answer_key_at_home(store, &request).await;
     }
     let owner = shard::shard(ShardId(id.0));
     let there = owner.submit(move || async move {
         match Store::here() {
             Some(store) => answer_key_at_home(&store, &request).await,
-            None => Vec::new(),
+            None => Default::default(),
         }
     });
     match there.await {
-        Ok(reply) if !reply.is_empty() => reply,
+        Ok((reply, trace)) if !reply.is_empty() => (reply, trace),
         _ => {
             let mut out = Vec::new();
             super::request::refuse(&mut out, Status::Unavailable, &context, "shutting down");
-            out
+            (out, Trace::default())
         }
     }
 }
 
 /// Answers a request for a key that is within reach, once no transaction is at work there.
-async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> Vec<u8> {
+async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, Trace) {
     let (mut out, mut scratch) = (Vec::new(), Vec::new());
-    let Some((_, view)) = request.view() else { return out };
-    let Some(key) = kv::key_of(view.rest, &mut scratch) else { return out };
+    let Some((_, view)) = request.view() else { return Default::default() };
+    let Some(key) = kv::key_of(view.rest, &mut scratch) else { return Default::default() };
+    if let Some(log) = store.log()
+        && kv::is_write(view.head.method)
+    {
+        // A log that has failed refuses below.
+        let _ = log.admitted().await;
+        if let Admission::Refused(reason) = log.admission() {
+            view.refuse(&mut out, Status::InsufficientStorage, &reason);
+            return (out, Trace::default());
+        }
+    }
     if let Some(gate) = store.gate() {
         gate.opened().await;
     }
     let (id, now_ms) = (store.map().partition_of(key), clock::unix_millis());
-    store.visit(|home| {
+    let ((), trace) = store.visit(|home| {
         home.with(id, |partition| {
             kv::respond(kv::Place { partition, now_ms }, key, &view, &mut out);
         });
     });
-    out
+    (out, trace)
 }

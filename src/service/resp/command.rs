@@ -221,6 +221,12 @@ impl Refusal {
         Self::Quoting(format!("ERR invalid expire time in '{name}' command").into_bytes())
     }
 
+    /// The log takes no writes for this reason.
+    #[cold]
+    pub fn log_full(reason: &str) -> Self {
+        Self::Quoting(format!("MISCONF {reason}").into_bytes())
+    }
+
     /// The text.
     pub fn text(&self) -> &[u8] {
         match self {

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::metrics::{self, Counter, Measure};
 use crate::net::TcpStream;
 use crate::service::input::Input;
-use crate::store::Store;
+use crate::store::{Store, Trace};
 use crate::{Direction, time};
 
 use super::client::Client;
@@ -50,6 +50,7 @@ pub async fn serve(server: Arc<Server>, stream: TcpStream) {
         session: Session::new(client),
         input: Input::default(),
         output: Vec::new(),
+        owes: Trace::default(),
     };
     // Whether the peer or this side ended it: dropping the stream closes it.
     let Gone = connection.run().await;
@@ -67,6 +68,8 @@ struct Connection<'a> {
     session: Session,
     input: Input,
     output: Vec<u8>,
+    /// What must be durable before the output is sent.
+    owes: Trace,
 }
 
 impl Connection<'_> {
@@ -118,8 +121,9 @@ impl Connection<'_> {
             let (session, out) = (&mut self.session, &mut self.output);
             let (input, server) = (self.input.bytes(), self.server);
             let commands = session.client.record.commands.load(Ordering::Relaxed);
-            let advance =
+            let (advance, trace) =
                 self.store.visit(|home| session.advance(input, home, server, now_ms, out));
+            self.owes = self.owes.and(trace);
             let commands = session.client.record.commands.load(Ordering::Relaxed) - commands;
             metrics::add(Counter::RespCommands, commands);
             self.input.consume(advance.consumed);
@@ -133,7 +137,22 @@ impl Connection<'_> {
                 Next::Transact(transaction) => {
                     let out = mem::take(&mut self.output);
                     let done = Box::pin(remote::transact(*transaction, now_ms, out)).await;
-                    self.output = done.map_err(|_| Gone)?;
+                    let (output, trace) = done.map_err(|_| Gone)?;
+                    self.output = output;
+                    self.owes = self.owes.and(trace);
+                }
+                Next::Join(joint) => {
+                    let out = mem::take(&mut self.output);
+                    let done = Box::pin(remote::join(*joint, now_ms, out)).await;
+                    let (output, trace) = done.map_err(|_| Gone)?;
+                    self.output = output;
+                    self.owes = self.owes.and(trace);
+                }
+                Next::Stall => {
+                    self.send().await?;
+                    if let Some(log) = self.store.log() {
+                        Box::pin(log.admitted()).await.map_err(|_| Gone)?;
+                    }
                 }
                 Next::Close => {
                     self.send().await?;
@@ -147,9 +166,10 @@ impl Connection<'_> {
     /// need it.
     async fn carry(&mut self, now_ms: u64) -> Result<(), Gone> {
         let outbox = &mut self.session.outbox;
-        let carried = Box::pin(remote::carry(outbox, self.server.map, now_ms)).await;
+        let carried = Box::pin(remote::carry(outbox, now_ms)).await;
         carried.map_err(|_| Gone)?;
         outbox.stitch(&mut self.output, self.server, now_ms);
+        self.owes = self.owes.and(outbox.take_trace());
         Ok(())
     }
 
@@ -157,6 +177,11 @@ impl Connection<'_> {
     async fn send(&mut self) -> Result<(), Gone> {
         if self.output.is_empty() {
             return Ok(());
+        }
+        let owes = mem::take(&mut self.owes);
+        if !self.store.is_settled(owes) {
+            // Boxed, as above.
+            Box::pin(self.store.settled(owes)).await.map_err(|_| Gone)?;
         }
         let output = mem::take(&mut self.output);
         let sent = self.stream.send(output).await.map_err(|_| Gone)?;

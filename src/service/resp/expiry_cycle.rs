@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::log::Admission;
 use crate::store::Store;
 use crate::{task, time};
 
@@ -23,13 +24,18 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 pub async fn expire_forever(store: Store) {
     loop {
         let mut some_have_deadlines = false;
+        if store.admission() != Admission::Open {
+            // Each removal is a change that the log would have to hold.
+            time::sleep(BUSY_PAUSE).await;
+            continue;
+        }
         for id in store.map().partitions() {
-            if !store.visit(|home| home.reaches(id)) {
+            if !store.reaches(id) {
                 continue;
             }
             loop {
                 let now_ms = local::unix_ms(time::now());
-                let (removed, left) = store.visit(|home| {
+                let ((removed, left), _) = store.visit(|home| {
                     home.with(id, |partition| {
                         let removed = partition.expire_some(now_ms, STEP_COUNT);
                         let left = partition.keyspaces().iter().any(|db| db.deadlines_len() > 0);

@@ -162,8 +162,8 @@ mod tests {
         let mut figures = Figures::default();
         for _ in 0..2 {
             let mut partition = Partition::default();
-            partition.keyspace(0).set_string(b"a", b"1", Expiry::Never);
-            partition.keyspace(5).set_string(b"b", b"1", Expiry::At(100));
+            partition.database(0).set_string(b"a", b"1", Expiry::Never);
+            partition.database(5).set_string(b"b", b"1", Expiry::At(100));
             partition.read(0, b"a", 0);
             let mut told = Vec::new();
             Figures::tell(&partition, &mut told);

@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
-use crate::store::{Partition, PartitionId, SlotMap};
+use crate::store::{Home, PartitionId, SlotMap, Trace};
 
 use super::command::{Call, Command, Merge, Run};
 use super::info::{self, Figures};
@@ -25,6 +25,8 @@ pub struct Batch {
     /// How many replies have been taken.
     taken: usize,
     decoder: Decoder,
+    /// What running it did.
+    pub(super) trace: Trace,
 }
 
 /// How to run one command of a batch.
@@ -36,8 +38,26 @@ struct Item {
 }
 
 impl Batch {
-    /// Runs every command on `partition`.
-    pub fn run(&mut self, partition: &mut Partition, map: SlotMap, now_ms: u64) {
+    /// Adds a command made of these words; answers how many bytes it takes.
+    pub fn push<'a>(
+        &mut self,
+        item: (&'static Command, usize, Protocol),
+        words: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> usize {
+        let before = self.requests.len();
+        let mut encoder = Encoder::new(&mut self.requests, Protocol::Resp2);
+        encoder.array(words.clone().count());
+        for word in words {
+            encoder.bulk(word);
+        }
+        let (command, db, protocol) = item;
+        self.items.push(Item { command, db, protocol });
+        self.requests.len() - before
+    }
+
+    /// Runs every command on partition `id`, which `home` reaches.
+    pub fn run(&mut self, home: &mut Home<'_>, id: PartitionId, now_ms: u64) {
+        let partitions = home.map().count();
         let mut input = self.requests.as_slice();
         for item in &self.items {
             let Decode::Complete(consumed) = self.decoder.decode(input) else {
@@ -46,12 +66,23 @@ impl Batch {
             let args = &self.decoder.args(self.decoder.last(), input);
             let reply = Encoder::new(&mut self.replies, item.protocol);
             let db = item.db;
-            let mut call = Call { partition, args, partitions: map.count(), db, now_ms, reply };
-            run_part(item.command, &mut call);
+            home.with(id, |partition| {
+                run_part(
+                    item.command,
+                    &mut Call { partition, args, partitions, db, now_ms, reply },
+                );
+            });
             self.ends.push(self.replies.len());
             input = &input[consumed..];
             self.decoder.forget();
         }
+    }
+
+    /// What the next part counted, where parts have no values.
+    pub(super) fn take_count(&mut self) -> i64 {
+        let (count, values) = split_part(self.take_reply());
+        assert!(values.is_empty(), "the part answers a count only");
+        count
     }
 
     fn take_reply(&mut self) -> &[u8] {
@@ -67,6 +98,7 @@ impl Batch {
         self.replies.clear();
         self.ends.clear();
         self.taken = 0;
+        self.trace = Trace::default();
     }
 }
 
@@ -138,6 +170,8 @@ pub struct Outbox {
     gaps: Vec<(usize, Fill)>,
     bytes: usize,
     spare: Vec<u8>,
+    /// What the batches that came back did.
+    trace: Trace,
 }
 
 impl Outbox {
@@ -169,7 +203,13 @@ impl Outbox {
 
     /// Brings a batch back that has been run.
     pub fn put_back(&mut self, id: PartitionId, batch: Box<Batch>) {
+        self.trace = self.trace.and(batch.trace);
         self.batches[id.index()] = Some(batch);
+    }
+
+    /// What the batches that came back since the last call did.
+    pub fn take_trace(&mut self) -> Trace {
+        mem::take(&mut self.trace)
     }
 
     /// Adds a command for partition `id`, made of its name and the arguments in `rest`.
@@ -183,16 +223,7 @@ impl Outbox {
         if self.batches.is_empty() {
             self.batches.resize_with(map.count(), || None);
         }
-        let batch = self.batches[id.index()].get_or_insert_default();
-        let before = batch.requests.len();
-        let mut encoder = Encoder::new(&mut batch.requests, Protocol::Resp2);
-        encoder.array(words.clone().count());
-        for word in words {
-            encoder.bulk(word);
-        }
-        let (command, db, protocol) = item;
-        batch.items.push(Item { command, db, protocol });
-        self.bytes += batch.requests.len() - before;
+        self.bytes += self.batches[id.index()].get_or_insert_default().push(item, words);
     }
 
     /// Notes that the reply at `at` in the output is the next of partition `id`.

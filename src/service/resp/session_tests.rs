@@ -9,7 +9,7 @@ use super::super::server::RespSettings;
 use super::*;
 use crate::store::access::LockedStore;
 use crate::store::loan::Loan;
-use crate::store::{Partition, SlotMap, Store};
+use crate::store::{Keeping, Partition, SlotMap, Store};
 
 /// Partitions that only their owners touch, and a session at home in the first one.
 struct Cluster {
@@ -35,7 +35,7 @@ impl Cluster {
         let map = SlotMap::new(count);
         let server = server(map, RespSettings::default());
         let session = session(&server);
-        let partitions = (0..count).map(|_| Partition::default()).collect();
+        let partitions = map.partitions().map(|id| Partition::new(map.slots(id))).collect();
         Self { server, partitions, session, now_ms: 1_000_000 }
     }
 
@@ -53,15 +53,26 @@ impl Cluster {
             let waiting: Vec<PartitionId> = self.session.outbox.partitions().collect();
             for id in waiting {
                 let mut batch = self.session.outbox.take(id);
-                batch.run(&mut self.partitions[id.index()], map, now_ms);
+                batch.run(&mut Home::one(map, id, &mut self.partitions[id.index()]), id, now_ms);
                 self.session.outbox.put_back(id, batch);
             }
             self.session.outbox.stitch(&mut out, &self.server, now_ms);
             let ended = match advance.next {
                 Next::Read | Next::Close => true,
+                Next::Stall => unreachable!("there is no log"),
                 Next::Send => false,
                 Next::Transact(transaction) => {
                     self.transact(&transaction, &mut out);
+                    false
+                }
+                Next::Join(mut joint) => {
+                    let mut count = 0;
+                    for (id, mut batch) in joint.take_parts() {
+                        let partition = &mut self.partitions[id.index()];
+                        batch.run(&mut Home::one(map, id, partition), id, now_ms);
+                        count += batch.take_count();
+                    }
+                    joint.reply(count, &mut out);
                     false
                 }
             };
@@ -77,7 +88,7 @@ impl Cluster {
             Loan::take(&mut self.partitions[id.index()], keys.clone(), self.now_ms)
         };
         let loans = transaction.wanted().iter().map(lend).collect();
-        let loans = transaction.run(loans, self.now_ms, out);
+        let (loans, _) = transaction.run(loans, Keeping::Nothing, self.now_ms, out);
         for ((id, _), loan) in transaction.wanted().iter().zip(loans) {
             loan.put(&mut self.partitions[id.index()]);
         }
@@ -323,7 +334,7 @@ proptest! {
         let server = server(map, RespSettings::default());
         let (mut session, mut out) = (session(&server), Vec::new());
         let store: Store = LockedStore::new(map).open();
-        let advance = store.visit(|home| {
+        let (advance, _) = store.visit(|home| {
             session.advance(&input, home, &server, 1_000_000, &mut out)
         });
         prop_assert_eq!(advance.consumed, input.len());

@@ -6,7 +6,7 @@
 
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
 use crate::store::loan::{FullKey, Loan};
-use crate::store::{Partition, PartitionId, SlotMap};
+use crate::store::{Change, Keeping, Partition, PartitionId, SlotMap};
 
 use super::command::{Call, Command, Run};
 use super::outbox::words_at;
@@ -61,14 +61,21 @@ impl Transaction {
     }
 
     /// Runs the command on the keys lent; appends its reply; answers what goes back, in the order
-    /// in which it was lent.
-    pub fn run(&self, loans: Vec<Loan>, now_ms: u64, out: &mut Vec<u8>) -> Vec<Loan> {
+    /// in which it was lent, and what was changed, by partition.
+    pub fn run(
+        &self,
+        loans: Vec<Loan>,
+        keeping: Keeping,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> (Vec<Loan>, Vec<(PartitionId, Vec<u8>)>) {
         let Run::Together { run, .. } = self.command.run else {
             unreachable!("only such a command is made a transaction");
         };
         let mut partition = Partition::default();
         let keys: Vec<Vec<FullKey>> =
             loans.into_iter().map(|loan| loan.put(&mut partition)).collect();
+        partition.keep(keeping);
         let mut decoder = Decoder::default();
         let Decode::Complete(_) = decoder.decode(&self.request) else {
             unreachable!("the request was encoded whole");
@@ -84,17 +91,43 @@ impl Transaction {
         if let Err(refusal) = run(&mut call) {
             call.reply.error(refusal.text());
         }
-        keys.into_iter().map(|keys| Loan::take(&mut partition, keys, now_ms)).collect()
+        let changes = split(&partition.take_changes(), self.map);
+        let back = keys.into_iter().map(|keys| Loan::take(&mut partition, keys, now_ms));
+        (back.collect(), changes)
     }
 
     /// Runs the command on partitions that are all at hand, given in the order of `wanted`.
     pub fn run_at_hand(&self, partitions: &mut [&mut Partition], now_ms: u64, out: &mut Vec<u8>) {
         assert!(partitions.len() == self.wanted.len());
+        let keeping = partitions.first().map_or(Keeping::Nothing, |first| first.keeping());
         let pairs = partitions.iter_mut().zip(&self.wanted);
         let loans = pairs.map(|(partition, (_, keys))| Loan::take(partition, keys.clone(), now_ms));
-        let loans = self.run(loans.collect(), now_ms, out);
+        let (loans, changes) = self.run(loans.collect(), keeping, now_ms, out);
         for (partition, loan) in partitions.iter_mut().zip(loans) {
             loan.put(partition);
         }
+        for (id, part) in &changes {
+            let place = self.wanted.binary_search_by_key(id, |(id, _)| *id);
+            let place = place.expect("a transaction changes the keys that it has named");
+            partitions[place].adopt(part);
+        }
     }
+}
+
+/// Parts changes by the partitions of their keys, in ascending order.
+fn split(mut changes: &[u8], map: SlotMap) -> Vec<(PartitionId, Vec<u8>)> {
+    let mut parts: Vec<(PartitionId, Vec<u8>)> = Vec::new();
+    while let Ok(Some(change)) = Change::decode(&mut changes) {
+        let Some(key) = change.key() else { unreachable!("a transaction changes single keys") };
+        let id = map.partition_of(key);
+        let place = match parts.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(place) => place,
+            Err(place) => {
+                parts.insert(place, (id, Vec::new()));
+                place
+            }
+        };
+        change.encode(&mut parts[place].1);
+    }
+    parts
 }

@@ -126,14 +126,14 @@ fn expire_generic(call: &mut Call<'_>, spelling: Spelling) -> Outcome {
         call.reply.integer(0);
         return Ok(());
     };
-    let keyspace = call.partition.keyspace(call.db);
-    if !condition.allows(keyspace.deadline(found), at_ms) {
+    let mut database = call.partition.database(call.db);
+    if !condition.allows(database.deadline(found), at_ms) {
         call.reply.integer(0);
         return Ok(());
     }
     match u64::try_from(at_ms) {
-        Ok(at_ms) if at_ms > call.now_ms => keyspace.set_deadline(found, Some(at_ms)),
-        _ => drop(keyspace.remove(found)),
+        Ok(at_ms) if at_ms > call.now_ms => database.set_deadline(found, Some(at_ms)),
+        _ => drop(database.remove(found)),
     }
     call.reply.integer(1);
     Ok(())
@@ -142,10 +142,10 @@ fn expire_generic(call: &mut Call<'_>, spelling: Spelling) -> Outcome {
 /// `PERSIST key`.
 pub fn persist(call: &mut Call<'_>) -> Outcome {
     let found = call.partition.find(call.db, call.args.at(1), call.now_ms);
-    let keyspace = call.partition.keyspace(call.db);
-    let found = found.filter(|&found| keyspace.deadline(found).is_some());
+    let mut database = call.partition.database(call.db);
+    let found = found.filter(|&found| database.deadline(found).is_some());
     if let Some(found) = found {
-        keyspace.set_deadline(found, None);
+        database.set_deadline(found, None);
     }
     call.reply.integer(i64::from(found.is_some()));
     Ok(())

@@ -12,7 +12,7 @@ pub fn del_one(call: &mut Call<'_>, index: usize) -> i64 {
     match call.partition.find(call.db, call.args.at(index), call.now_ms) {
         None => 0,
         Some(found) => {
-            call.partition.keyspace(call.db).remove(found);
+            call.partition.database(call.db).remove(found);
             1
         }
     }
@@ -56,9 +56,9 @@ fn move_key(call: &mut Call<'_>, replace: bool) -> Result<bool, Refusal> {
     if taken && !replace {
         return Ok(false);
     }
-    let keyspace = call.partition.keyspace(call.db);
-    let (value, deadline) = keyspace.remove(found);
-    keyspace.set(target, value, deadline.map_or(Expiry::Never, Expiry::At));
+    let mut database = call.partition.database(call.db);
+    let (value, deadline) = database.remove(found);
+    database.set(target, value, deadline.map_or(Expiry::Never, Expiry::At));
     Ok(true)
 }
 
@@ -96,7 +96,7 @@ pub fn copy(call: &mut Call<'_>) -> Outcome {
     let taken = call.partition.find(target_db, target, call.now_ms).is_some();
     let copied = replace || !taken;
     if copied {
-        call.partition.keyspace(target_db).set(target, value, expiry);
+        call.partition.database(target_db).set(target, value, expiry);
     }
     call.reply.integer(i64::from(copied));
     Ok(())

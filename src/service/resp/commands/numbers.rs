@@ -34,11 +34,11 @@ pub fn decrby(call: &mut Call<'_>) -> Outcome {
 fn add(call: &mut Call<'_>, increment: i64) -> Outcome {
     let key = call.args.at(1);
     let found = call.partition.find(call.db, key, call.now_ms);
-    let keyspace = call.partition.keyspace(call.db);
+    let mut database = call.partition.database(call.db);
     let old = match found {
         None => 0,
         Some(found) => {
-            let text = keyspace.value(found).as_string()?.as_slice();
+            let text = database.value(found).as_string()?.as_slice();
             parse_i64(text).ok_or(Refusal::NOT_AN_INTEGER)?
         }
     };
@@ -47,8 +47,8 @@ fn add(call: &mut Call<'_>, increment: i64) -> Outcome {
     let mut text = itoa::Buffer::new();
     let text = text.format(new).as_bytes();
     match found {
-        None => keyspace.set_string(key, text, Expiry::Never),
-        Some(found) => keyspace.update(found, |value| value.assign_string(text)),
+        None => database.set_string(key, text, Expiry::Never),
+        Some(found) => database.assign_string(found, text),
     }
     call.reply.integer(new);
     Ok(())
@@ -60,11 +60,11 @@ pub fn incrbyfloat(call: &mut Call<'_>) -> Outcome {
     let not_a_float = |_: NotADecimal| NOT_A_FLOAT;
     let key = call.args.at(1);
     let found = call.partition.find(call.db, key, call.now_ms);
-    let keyspace = call.partition.keyspace(call.db);
+    let mut database = call.partition.database(call.db);
     let old = match found {
         None => Decimal::ZERO,
         Some(found) => {
-            let text = keyspace.value(found).as_string()?.as_slice();
+            let text = database.value(found).as_string()?.as_slice();
             Decimal::parse(text).map_err(not_a_float)?
         }
     };
@@ -72,7 +72,7 @@ pub fn incrbyfloat(call: &mut Call<'_>) -> Outcome {
     let sum = old + increment;
     let unusable = Refusal::Fixed("ERR increment would produce NaN or Infinity");
     let text = sum.text().ok_or(unusable)?;
-    keyspace.set_string(key, &text, Expiry::Keep);
+    database.set_string(key, &text, Expiry::Keep);
     call.reply.bulk(&text);
     Ok(())
 }

@@ -66,8 +66,8 @@ pub fn scan(call: &mut Call<'_>) -> Outcome {
     };
     let options = ScanOptions::parse(args)?;
     let (mut keys, mut count) = (Vec::new(), 0);
-    let keyspace = call.partition.keyspace(call.db);
     let mut encoder = Encoder::new(&mut keys, call.reply.protocol);
+    let keyspace = call.partition.survey(call.db);
     let next = keyspace.scan(cursor as u32, options.count, call.now_ms, |key, value| {
         let named = options.pattern.is_none_or(|pattern| glob::matches(pattern, key));
         if named && options.type_name.is_none_or(|name| is(name, value.type_name())) {
@@ -93,7 +93,7 @@ pub fn keys_part(call: &mut Call<'_>) -> i64 {
     let pattern = call.args.at(1);
     let all = glob::matches_all(pattern);
     let mut count = 0;
-    let keyspace = call.partition.keyspace(call.db);
+    let keyspace = call.partition.survey(call.db);
     keyspace.scan(0, usize::MAX, call.now_ms, |key, _| {
         if all || glob::matches(pattern, key) {
             call.reply.bulk(key);
@@ -105,13 +105,13 @@ pub fn keys_part(call: &mut Call<'_>) -> i64 {
 
 /// `DBSIZE`, one partition of it.
 pub fn dbsize_part(call: &mut Call<'_>) -> i64 {
-    call.partition.keyspace(call.db).len() as i64
+    call.partition.survey(call.db).len() as i64
 }
 
 /// `RANDOMKEY`, one partition of it: a key, counted as all that there are.
 pub fn randomkey_part(call: &mut Call<'_>) -> i64 {
     let random = call.partition.random(call.now_ms);
-    let keyspace = call.partition.keyspace(call.db);
+    let keyspace = call.partition.survey(call.db);
     match keyspace.random(random, call.now_ms) {
         None => 0,
         Some(key) => {

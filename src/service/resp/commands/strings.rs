@@ -85,7 +85,7 @@ impl SetOptions {
 pub fn set(call: &mut Call<'_>) -> Outcome {
     if call.args.len() == 3 {
         let (key, value) = (call.args.at(1), call.args.at(2));
-        call.partition.keyspace(call.db).set_string(key, value, Expiry::Never);
+        call.partition.database(call.db).set_string(key, value, Expiry::Never);
         call.reply.ok();
         return Ok(());
     }
@@ -103,7 +103,7 @@ fn set_with_options(call: &mut Call<'_>) -> Outcome {
     };
     let refused = options.only_new && present || options.only_present && !present;
     if !refused {
-        call.partition.keyspace(call.db).set_string(key, value, expiry);
+        call.partition.database(call.db).set_string(key, value, expiry);
     }
     match (options.reply_old, refused) {
         (true, _) => {}
@@ -126,7 +126,7 @@ pub fn psetex(call: &mut Call<'_>) -> Outcome {
 fn set_expiring(call: &mut Call<'_>, spelling: Spelling) -> Outcome {
     let at_ms = spelling.positive(call.args, call.args.at(2), call.now_ms)?;
     let (key, value) = (call.args.at(1), call.args.at(3));
-    call.partition.keyspace(call.db).set_string(key, value, Expiry::At(at_ms));
+    call.partition.database(call.db).set_string(key, value, Expiry::At(at_ms));
     call.reply.ok();
     Ok(())
 }
@@ -136,7 +136,7 @@ pub fn setnx(call: &mut Call<'_>) -> Outcome {
     let (key, value) = (call.args.at(1), call.args.at(2));
     let new = call.partition.find(call.db, key, call.now_ms).is_none();
     if new {
-        call.partition.keyspace(call.db).set_string(key, value, Expiry::Never);
+        call.partition.database(call.db).set_string(key, value, Expiry::Never);
     }
     call.reply.integer(i64::from(new));
     Ok(())
@@ -146,7 +146,7 @@ pub fn setnx(call: &mut Call<'_>) -> Outcome {
 pub fn getset(call: &mut Call<'_>) -> Outcome {
     reply_value(call)?;
     let (key, value) = (call.args.at(1), call.args.at(2));
-    call.partition.keyspace(call.db).set_string(key, value, Expiry::Never);
+    call.partition.database(call.db).set_string(key, value, Expiry::Never);
     Ok(())
 }
 
@@ -155,7 +155,7 @@ pub fn getdel(call: &mut Call<'_>) -> Outcome {
     if reply_value(call)?
         && let Some(found) = call.partition.find(call.db, call.args.at(1), call.now_ms)
     {
-        call.partition.keyspace(call.db).remove(found);
+        call.partition.database(call.db).remove(found);
     }
     Ok(())
 }
@@ -183,11 +183,11 @@ pub fn getex(call: &mut Call<'_>) -> Outcome {
         Some(Some((spelling, time))) => Some(Some(spelling.positive(args, time, call.now_ms)?)),
     };
     reply_value(call)?;
-    let keyspace = call.partition.keyspace(call.db);
+    let mut database = call.partition.database(call.db);
     match deadline {
         None => {}
-        Some(Some(at_ms)) if at_ms <= call.now_ms => drop(keyspace.remove(found)),
-        Some(deadline) => keyspace.set_deadline(found, deadline),
+        Some(Some(at_ms)) if at_ms <= call.now_ms => drop(database.remove(found)),
+        Some(deadline) => database.set_deadline(found, deadline),
     }
     Ok(())
 }
@@ -205,7 +205,7 @@ pub fn mget_one(call: &mut Call<'_>, index: usize) -> i64 {
 /// `MSET key value [key value ...]`, one key of it.
 pub fn mset_one(call: &mut Call<'_>, index: usize) -> i64 {
     let (key, value) = (call.args.at(index), call.args.at(index + 1));
-    call.partition.keyspace(call.db).set_string(key, value, Expiry::Never);
+    call.partition.database(call.db).set_string(key, value, Expiry::Never);
     1
 }
 
@@ -230,17 +230,13 @@ pub fn msetnx(call: &mut Call<'_>) -> Outcome {
 pub fn append(call: &mut Call<'_>) -> Outcome {
     let (key, tail) = (call.args.at(1), call.args.at(2));
     let Some(found) = call.partition.find(call.db, key, call.now_ms) else {
-        call.partition.keyspace(call.db).set_string(key, tail, Expiry::Never);
+        call.partition.database(call.db).set_string(key, tail, Expiry::Never);
         call.reply.integer(tail.len() as i64);
         return Ok(());
     };
-    let keyspace = call.partition.keyspace(call.db);
-    check_length(keyspace.value(found).as_string()?.as_slice().len(), tail.len())?;
-    let len = keyspace.update(found, |value| {
-        let bytes = value.as_string_mut()?.grow();
-        bytes.extend_from_slice(tail);
-        Ok::<_, Refusal>(bytes.len())
-    })?;
+    let mut database = call.partition.database(call.db);
+    check_length(database.value(found).as_string()?.as_slice().len(), tail.len())?;
+    let len = database.append(found, tail)?;
     call.reply.integer(len as i64);
     Ok(())
 }
@@ -263,10 +259,10 @@ pub fn setrange(call: &mut Call<'_>) -> Outcome {
         return Err(Refusal::Fixed("ERR offset is out of range"));
     };
     let found = call.partition.find(call.db, key, call.now_ms);
-    let keyspace = call.partition.keyspace(call.db);
+    let mut database = call.partition.database(call.db);
     let len = match found {
         None => 0,
-        Some(found) => keyspace.value(found).as_string()?.as_slice().len(),
+        Some(found) => database.value(found).as_string()?.as_slice().len(),
     };
     if piece.is_empty() {
         call.reply.integer(len as i64);
@@ -278,14 +274,9 @@ pub fn setrange(call: &mut Call<'_>) -> Outcome {
         None => {
             let mut content = vec![0; end];
             content[offset..].copy_from_slice(piece);
-            keyspace.set_string(key, &content, Expiry::Never);
+            database.set_string(key, &content, Expiry::Never);
         }
-        Some(found) => keyspace.update(found, |value| {
-            let bytes = value.as_string_mut()?.grow();
-            bytes.resize(len.max(end), 0);
-            bytes[offset..end].copy_from_slice(piece);
-            Ok::<_, Refusal>(())
-        })?,
+        Some(found) => drop(database.write_at(found, offset, piece)?),
     }
     call.reply.integer(len.max(end) as i64);
     Ok(())

@@ -1,0 +1,450 @@
+//! The log as the rest of the store sees it: append, wait until durable, ask whether writes are
+//! welcome. Shared by every thread.
+//!
+//! Invariant: [`Log::durable`] is over only when the record is on stable storage; once the log has
+//! failed, no record becomes durable any more.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use super::Lsn;
+use super::lanes::Lanes;
+use crate::clock::{self, Instant};
+use crate::limits;
+
+/// When an acknowledged write is on stable storage. A process that is killed, on a machine that goes
+/// on, loses nothing of the first, and of the others what it did in the last few milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Before it is acknowledged. Nothing acknowledged is ever lost.
+    Always,
+    /// At most the interval later: a crash of the machine loses at most the writes of one interval,
+    /// also when a sync hangs, because then writes stall.
+    #[default]
+    Interval,
+    /// When the kernel writes it back: a crash of the machine may lose what was written since the
+    /// last change of segments.
+    Never,
+}
+
+/// Whether writes are welcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// They are.
+    Open,
+    /// Not now: the disk is behind. [`Log::admitted`] waits until they are.
+    Stalled,
+    /// They are to be refused for this reason until there is room again.
+    Refused(Arc<str>),
+}
+
+const OPEN: u8 = 0;
+const STALLED: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// The log has failed: why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LogFailed(pub Arc<str>);
+
+/// The log of a store.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) lanes: Lanes,
+    /// The last record known to be on stable storage.
+    durable: AtomicU64,
+    /// The last record handed to the kernel.
+    written: AtomicU64,
+    policy: AtomicU8,
+    interval_ms: AtomicU64,
+    admission: AtomicU8,
+    failed: AtomicBool,
+    closing: AtomicBool,
+    ended: AtomicBool,
+    /// Writers wait for a snapshot.
+    held: AtomicBool,
+    /// Records up to here are to be made durable soon, whatever the policy.
+    wanted: AtomicU64,
+    /// Grows whenever the writer is to look around.
+    calls: AtomicU64,
+    /// When the first of what waits was appended.
+    pending_since: AtomicU64,
+    /// Records up to here are needed no more; 0 when that is done.
+    trim: AtomicU64,
+    reason: Mutex<Arc<str>>,
+    waiters: Mutex<Waiters>,
+    pub(super) writer: AtomicWaker,
+    pub(super) figures: Figures,
+}
+
+/// What the log has done.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Records written.
+    pub records: AtomicU64,
+    /// Bytes of them, padding included.
+    pub bytes: AtomicU64,
+    /// Bytes in segments that are kept.
+    pub segment_bytes: AtomicU64,
+    /// Segments that are kept.
+    pub segments: AtomicU64,
+}
+
+/// Who waits, by ticket.
+#[derive(Debug, Default)]
+struct Waiters {
+    waiting: BTreeMap<u64, (Until, Waker)>,
+    next: u64,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Durable(Lsn),
+    Admitted,
+    Ended,
+}
+
+impl Log {
+    /// A log with a lane for each partition, which goes on behind record `last`.
+    pub fn new(lanes: usize, last: Lsn, policy: Policy, interval: Duration) -> Self {
+        Self {
+            lanes: Lanes::new(lanes, last.next()),
+            durable: AtomicU64::new(last.0),
+            written: AtomicU64::new(last.0),
+            policy: AtomicU8::new(policy as u8),
+            interval_ms: AtomicU64::new(interval.as_millis() as u64),
+            admission: AtomicU8::new(OPEN),
+            failed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            pending_since: AtomicU64::new(0),
+            trim: AtomicU64::new(0),
+            reason: Mutex::new(Arc::from("")),
+            waiters: Mutex::default(),
+            writer: AtomicWaker::new(),
+            figures: Figures::default(),
+        }
+    }
+
+    /// Adds changes of a partition. Answers the record that they will be part of.
+    #[inline]
+    pub fn append(&self, lane: usize, changes: &[u8]) -> Lsn {
+        let (lsn, first) = self.lanes.append(lane, changes);
+        if first {
+            self.begin_waiting();
+        }
+        lsn
+    }
+
+    /// Adds changes of several partitions, in ascending order, that are durable together or not at
+    /// all.
+    pub fn append_all(&self, parts: &[(usize, &[u8])]) -> Lsn {
+        let (lsn, first) = self.lanes.append_all(parts);
+        if first {
+            self.begin_waiting();
+        }
+        lsn
+    }
+
+    fn begin_waiting(&self) {
+        self.pending_since.store(clock::now().as_nanos(), Ordering::Release);
+        self.writer.wake();
+    }
+
+    /// When the first of what waits was appended, or somewhat earlier.
+    pub(super) fn pending_since(&self) -> Instant {
+        Instant::from_nanos(self.pending_since.load(Ordering::Acquire))
+    }
+
+    /// Records up to `lsn` are in snapshots: segments that hold nothing else may go.
+    pub fn trim(&self, lsn: Lsn) {
+        self.trim.store(lsn.0, Ordering::Release);
+        self.call();
+    }
+
+    pub(super) fn take_trim(&self) -> Option<Lsn> {
+        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
+        (until != Lsn::NONE).then_some(until)
+    }
+
+    /// Has the writer look around.
+    fn call(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        self.writer.wake();
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
+    }
+
+    /// Parts what was added to a lane so far, which is in records up to the one answered, from what
+    /// is added later, which is not.
+    pub fn draw_line(&self, lane: usize) -> Lsn {
+        self.lanes.draw_line(lane)
+    }
+
+    /// The last durable record.
+    #[inline]
+    pub fn durable_lsn(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The last record handed to the kernel.
+    pub fn written_lsn(&self) -> Lsn {
+        Lsn(self.written.load(Ordering::Acquire))
+    }
+
+    /// Waits until record `lsn` is durable.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed first.
+    pub async fn durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
+        if self.durable_lsn() >= lsn {
+            return Ok(());
+        }
+        self.wait(Until::Durable(lsn)).await
+    }
+
+    /// Has record `lsn` made durable soon, whatever the policy, and waits for that.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed first.
+    pub async fn made_durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
+        self.call();
+        self.durable(lsn).await
+    }
+
+    /// Whether something was written that is to be durable soon, whatever the policy.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.durable_lsn().0
+    }
+
+    /// Whether a reply waits for the record that it depends on.
+    #[inline]
+    pub fn is_strict(&self) -> bool {
+        self.policy.load(Ordering::Relaxed) == Policy::Always as u8
+    }
+
+    /// When writes become durable.
+    pub fn policy(&self) -> Policy {
+        const ALWAYS: u8 = Policy::Always as u8;
+        const INTERVAL: u8 = Policy::Interval as u8;
+        match self.policy.load(Ordering::Relaxed) {
+            ALWAYS => Policy::Always,
+            INTERVAL => Policy::Interval,
+            _ => Policy::Never,
+        }
+    }
+
+    /// The longest that an acknowledged write is not durable under [`Policy::Interval`].
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// Changes the policy from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(policy as u8, Ordering::Relaxed);
+        self.call();
+    }
+
+    /// Changes the interval from now on.
+    pub fn set_interval(&self, interval: Duration) {
+        self.interval_ms.store(interval.as_millis() as u64, Ordering::Relaxed);
+        self.call();
+    }
+
+    /// Whether writes are welcome.
+    #[inline]
+    pub fn admission(&self) -> Admission {
+        match self.admission.load(Ordering::Acquire) {
+            OPEN if !self.is_behind() => Admission::Open,
+            OPEN | STALLED => Admission::Stalled,
+            _ => Admission::Refused(Arc::clone(&self.reason())),
+        }
+    }
+
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.held.load(Ordering::Relaxed) || self.lanes.bytes() > limits::LOG_PENDING_BYTES_MAX
+    }
+
+    /// Stalls writes because a snapshot is behind, or lets them go on as far as that is concerned.
+    pub fn hold_writers(&self, held: bool) {
+        if self.held.swap(held, Ordering::AcqRel) && !held {
+            self.wake_waiters();
+        }
+    }
+
+    /// Waits until writes are not stalled any more: welcome, or refused.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn admitted(&self) -> Result<(), LogFailed> {
+        self.wait(Until::Admitted).await
+    }
+
+    /// What has been done.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// Bytes that wait for a record.
+    pub fn pending_bytes(&self) -> usize {
+        self.lanes.bytes()
+    }
+
+    /// Has the writer finish: what waits is written and made durable, then it ends.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.call();
+    }
+
+    /// Waits until the writer has ended, after [`Log::close`].
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn ended(&self) -> Result<(), LogFailed> {
+        self.wait(Until::Ended).await
+    }
+
+    /// The writer has ended.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake_waiters();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Why the log has failed, if it has.
+    pub fn failure(&self) -> Option<LogFailed> {
+        self.failed.load(Ordering::Acquire).then(|| LogFailed(Arc::clone(&self.reason())))
+    }
+
+    pub(super) fn set_written(&self, lsn: Lsn) {
+        self.written.store(lsn.0, Ordering::Release);
+        // Less waits now: writers that were stalled by that may go on.
+        self.wake_waiters();
+    }
+
+    /// Record `lsn` and all before it are on stable storage.
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
+        assert!(lsn >= self.durable_lsn(), "what is durable stays so");
+        self.durable.store(lsn.0, Ordering::Release);
+        self.wake_waiters();
+    }
+
+    /// Stalls writes, or lets them go on.
+    pub(super) fn set_stalled(&self, stalled: bool) {
+        self.admission.store(if stalled { STALLED } else { OPEN }, Ordering::Release);
+        self.wake_waiters();
+    }
+
+    /// Has writes refused until [`Log::set_stalled`].
+    pub(super) fn refuse(&self, reason: String) {
+        *self.reason() = reason.into();
+        self.admission.store(REFUSED, Ordering::Release);
+        self.wake_waiters();
+    }
+
+    /// Nothing becomes durable any more.
+    pub(super) fn fail(&self, reason: String) -> LogFailed {
+        let reason: Arc<str> = reason.into();
+        *self.reason() = Arc::clone(&reason);
+        self.admission.store(REFUSED, Ordering::Release);
+        self.failed.store(true, Ordering::Release);
+        self.wake_waiters();
+        LogFailed(reason)
+    }
+
+    fn reason(&self) -> MutexGuard<'_, Arc<str>> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self, until: Until) -> bool {
+        match until {
+            Until::Durable(lsn) => self.durable_lsn() >= lsn,
+            Until::Admitted => self.admission() != Admission::Stalled,
+            Until::Ended => self.ended.load(Ordering::Acquire),
+        }
+    }
+
+    /// Wakes whoever waits for what has come about.
+    pub(super) fn wake_waiters(&self) {
+        let failed = self.failed.load(Ordering::Acquire);
+        let mut over = Vec::new();
+        self.waiters().waiting.retain(|_, (until, waker)| {
+            let stays = !failed && !self.is_over(*until);
+            if !stays {
+                over.push(std::mem::replace(waker, Waker::noop().clone()));
+            }
+            stays
+        });
+        over.into_iter().for_each(Waker::wake);
+    }
+
+    /// What a writer would take for record `lsn`, by lane.
+    #[cfg(test)]
+    pub(crate) fn gather(&self, lsn: Lsn) -> Vec<(usize, Vec<u8>)> {
+        let mut record = Vec::new();
+        self.lanes.gather(lsn, |lane, changes| record.push((lane, changes.to_vec())));
+        record
+    }
+
+    async fn wait(&self, until: Until) -> Result<(), LogFailed> {
+        let mut place = Place { log: self, ticket: None };
+        poll_fn(|context| {
+            // In line before looking: what comes about later wakes this.
+            let mut waiters = self.waiters();
+            let ticket = *place.ticket.get_or_insert_with(|| {
+                waiters.next += 1;
+                waiters.next
+            });
+            waiters.waiting.insert(ticket, (until, context.waker().clone()));
+            drop(waiters);
+            if self.is_over(until) {
+                return Poll::Ready(Ok(()));
+            }
+            self.failure().map_or(Poll::Pending, |failed| Poll::Ready(Err(failed)))
+        })
+        .await
+    }
+}
+
+/// A place among the waiters, given up on drop.
+struct Place<'a> {
+    log: &'a Log,
+    ticket: Option<u64>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.log.waiters().waiting.remove(&ticket);
+        }
+    }
+}

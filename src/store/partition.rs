@@ -1,0 +1,298 @@
+//! A slice of the keyspace. Lent by [`super::access`] to commands, made by recovery.
+//!
+//! Invariant: what has changed since the last [`Partition::changes`] was handed over is in them.
+
+use super::capture::Capture;
+use super::database::{Database, Ledger};
+use super::journal::Keeping;
+use super::{Change, DATABASES_COUNT, Expiry, Found, Keyspace, Stats, Value};
+use crate::log::Lsn;
+
+/// A slice of the keyspace: the keys of some slots, in every database.
+#[derive(Debug, Default)]
+pub struct Partition {
+    keyspaces: [Keyspace; DATABASES_COUNT],
+    slots: (u16, u16),
+    /// What happened here.
+    pub stats: Stats,
+    /// The database that the expiry cycle comes to next.
+    expiry_database: usize,
+    random: u64,
+    ledger: Ledger,
+}
+
+impl Partition {
+    /// The keys of database `db`. Panics unless `db` is below [`DATABASES_COUNT`].
+    #[inline]
+    pub fn database(&mut self, db: usize) -> Database<'_> {
+        Database {
+            number: db,
+            keyspace: &mut self.keyspaces[db],
+            ledger: &mut self.ledger,
+            stats: &mut self.stats,
+        }
+    }
+
+    /// The keys of database `db`, to look at.
+    #[inline]
+    pub fn keyspace(&self, db: usize) -> &Keyspace {
+        &self.keyspaces[db]
+    }
+
+    /// The keys of database `db`, to look at many of them: what the visit sees is all that has
+    /// happened.
+    pub fn survey(&mut self, db: usize) -> &Keyspace {
+        self.ledger.journal.see_all();
+        &self.keyspaces[db]
+    }
+
+    /// Every database, in order.
+    pub fn keyspaces(&self) -> &[Keyspace] {
+        &self.keyspaces
+    }
+
+    /// Finds `key` in database `db` for a command that changes it.
+    #[inline]
+    pub fn find(&mut self, db: usize, key: &[u8], now_ms: u64) -> Option<Found> {
+        self.database(db).find(key, now_ms)
+    }
+
+    /// Finds `key` in database `db` for a command that reads it; counts a hit or a miss.
+    #[inline]
+    pub fn read(&mut self, db: usize, key: &[u8], now_ms: u64) -> Option<&Value> {
+        match self.find(db, key, now_ms) {
+            Some(found) => {
+                self.stats.hits += 1;
+                Some(self.keyspaces[db].value(found))
+            }
+            None => {
+                self.stats.misses += 1;
+                None
+            }
+        }
+    }
+
+    /// An empty partition that owns these slots: the first, and the one behind the last.
+    pub fn new(slots: (u16, u16)) -> Self {
+        Self { slots, ..Self::default() }
+    }
+
+    /// The slots that it owns: the first, and the one behind the last. None where it is no part of
+    /// a store.
+    pub fn slots(&self) -> (u16, u16) {
+        self.slots
+    }
+
+    /// Empties database `db`.
+    pub fn flush(&mut self, db: usize) {
+        let slots = self.slots;
+        let keyspace = std::mem::take(&mut self.keyspaces[db]);
+        if let Some(capture) = &mut self.ledger.capture {
+            capture.after_flush(db, keyspace);
+        }
+        self.ledger.journal.write_all(Change::Flush { db, slots });
+    }
+
+    /// Keeps changes for a log from now on, or none.
+    pub fn keep(&mut self, keeping: Keeping) {
+        self.ledger.journal.keep(keeping);
+    }
+
+    /// What is kept.
+    pub fn keeping(&self) -> Keeping {
+        self.ledger.journal.keeping()
+    }
+
+    /// The changes since they were last handed over, back to back.
+    #[inline]
+    pub fn changes(&self) -> &[u8] {
+        self.ledger.journal.changes()
+    }
+
+    /// Notes that the changes are part of record `lsn` now.
+    pub fn changes_handed_over(&mut self, lsn: Lsn) {
+        self.ledger.journal.handed_over(lsn);
+    }
+
+    /// Takes on changes that others have made to this partition's content, for its log.
+    pub fn adopt(&mut self, mut changes: &[u8]) {
+        while let Ok(Some(change)) = Change::decode(&mut changes) {
+            let hash = change.key().map_or(0, |key| self.keyspaces[change.db()].hash(key));
+            self.ledger.journal.write(hash, change);
+        }
+    }
+
+    /// Takes the changes, for a record that the caller puts together: out of a partition that
+    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it was.
+    pub fn take_changes(&mut self) -> Vec<u8> {
+        self.ledger.journal.take_changes()
+    }
+
+    /// The latest record whose changes have been seen since this was last asked.
+    #[inline]
+    pub fn take_seen(&mut self) -> Lsn {
+        self.ledger.journal.take_seen()
+    }
+
+    /// Notes that a key of this partition was changed in record `lsn`, whose changes are made by
+    /// [`super::loan::Loan::put`].
+    pub fn note(&mut self, db: usize, key: &[u8], lsn: Lsn) {
+        self.ledger.journal.note(self.keyspaces[db].hash(key), lsn);
+    }
+
+    /// Notes that `changes`, which were taken from this partition, are part of record `lsn` now.
+    pub fn note_changes(&mut self, mut changes: &[u8], lsn: Lsn) {
+        while let Ok(Some(change)) = Change::decode(&mut changes) {
+            match change.key() {
+                Some(key) => self.note(change.db(), key, lsn),
+                None => self.ledger.journal.note_all(lsn),
+            }
+        }
+    }
+
+    /// Makes a change that comes from a log or a snapshot. One that makes no sense here, because
+    /// its key is missing, is passed over: answers whether it made sense.
+    pub fn replay(&mut self, change: &Change<'_>) -> bool {
+        let at = |deadline: Option<u64>| deadline.map_or(Expiry::Never, Expiry::At);
+        let mut database = self.database(change.db());
+        if let Change::Set { key, value, deadline, .. } = *change {
+            database.set_string(key, value, at(deadline));
+            return true;
+        }
+        let found = change.key().and_then(|key| database.find(key, 0));
+        match (*change, found) {
+            (Change::Delete { .. }, Some(found)) => {
+                database.remove(found);
+                true
+            }
+            (Change::Deadline { deadline, .. }, Some(found)) => {
+                database.set_deadline(found, deadline);
+                true
+            }
+            (Change::Append { tail, .. }, Some(found)) => database.append(found, tail).is_ok(),
+            (Change::Write { offset, piece, .. }, Some(found)) => {
+                database.write_at(found, offset, piece).is_ok()
+            }
+            (Change::Flush { db, slots }, _) => {
+                self.flush_slots(db, slots);
+                true
+            }
+            (Change::Set { .. }, _) | (_, None) => false,
+        }
+    }
+
+    /// Removes every key of these slots from database `db`.
+    fn flush_slots(&mut self, db: usize, slots: (u16, u16)) {
+        let mut cursor = Some(0);
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        while let Some(from) = cursor {
+            cursor = self.keyspaces[db].scan(from, usize::MAX, 0, |key, _| {
+                if (slots.0..slots.1).contains(&super::slots::slot_of(key)) {
+                    names.push(key.to_vec());
+                }
+            });
+        }
+        if names.len() == self.keyspaces[db].len() {
+            self.keyspaces[db] = Keyspace::default();
+            return;
+        }
+        for name in names {
+            if let Some(found) = self.find(db, &name, 0) {
+                self.database(db).remove(found);
+            }
+        }
+    }
+
+    /// Begins to capture the content as it is now. Panics if a capture is under way.
+    pub fn begin_capture(&mut self) {
+        assert!(self.ledger.capture.is_none(), "one capture at a time");
+        assert!(self.changes().is_empty(), "a capture begins between visits");
+        self.ledger.capture = Some(Box::new(Capture::new(&self.keyspaces)));
+    }
+
+    /// Goes on with a capture until `bytes` wait to be taken or `places` have been looked at.
+    /// Answers whether all is there, or `None` if there is no capture.
+    pub fn walk_capture(&mut self, bytes: usize, places: usize) -> Option<bool> {
+        let capture = self.ledger.capture.as_mut()?;
+        Some(capture.walk(&self.keyspaces, bytes, places))
+    }
+
+    /// The capture that is under way.
+    pub fn capture(&mut self) -> Option<&mut Capture> {
+        self.ledger.capture.as_deref_mut()
+    }
+
+    /// Bytes of the capture under way that wait to be taken.
+    #[inline]
+    pub fn captured_bytes(&self) -> usize {
+        self.ledger.capture.as_ref().map_or(0, |capture| capture.waiting_bytes())
+    }
+
+    /// Ends a capture, complete or not.
+    pub fn end_capture(&mut self) {
+        self.ledger.capture = None;
+    }
+
+    /// Memory taken by keys and values, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.keyspaces.iter().map(Keyspace::bytes).sum()
+    }
+
+    /// One step of the expiry cycle: looks at up to `budget` deadlines and removes what has
+    /// expired. Answers how many keys it removed: many means that another step is worth it.
+    pub fn expire_some(&mut self, now_ms: u64, budget: usize) -> usize {
+        let before = self.stats.expired;
+        let mut left = budget;
+        for _ in 0..DATABASES_COUNT {
+            left -= self.database(self.expiry_database).expire_some(now_ms, left);
+            if left == 0 {
+                break;
+            }
+            self.expiry_database = (self.expiry_database + 1) % DATABASES_COUNT;
+        }
+        (self.stats.expired - before) as usize
+    }
+
+    /// A number that is hard to foresee but not secret, from `seed` and what came before.
+    pub fn random(&mut self, seed: u64) -> u64 {
+        // A Weyl sequence through the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+        self.random = self.random.wrapping_add(seed | 1).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expiry_cycle_removes_all_in_bounded_steps() {
+        let mut partition = Partition::default();
+        for number in 0..1000u32 {
+            let db = (number % 3) as usize;
+            let key = number.to_be_bytes();
+            let expiry = if number < 900 { Expiry::At(50) } else { Expiry::At(500) };
+            partition.database(db).set_string(&key, b"v", expiry);
+        }
+        assert_eq!(partition.expire_some(49, 10_000), 0);
+        let mut steps = 0;
+        while partition.stats.expired < 900 {
+            assert!(partition.expire_some(50, 100) <= 100);
+            steps += 1;
+            assert!(steps < 30);
+        }
+        assert_eq!(partition.keyspaces().iter().map(Keyspace::len).sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn reads_count_hits_and_misses() {
+        let mut partition = Partition::default();
+        partition.database(3).set_string(b"k", b"v", Expiry::At(10));
+        assert!(partition.read(3, b"k", 9).is_some());
+        assert!(partition.read(0, b"k", 9).is_none());
+        assert!(partition.read(3, b"k", 10).is_none());
+        assert_eq!(partition.stats, Stats { hits: 1, misses: 2, expired: 1 });
+    }
+}
