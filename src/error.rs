@@ -255,12 +255,13 @@ impl Error {
     }
 
     /// Whether there is no room: the file system is full, or the user's quota of it is used up.
-    /// What was to be written is not lost, and can be tried again when there is room.
+    /// What was to be written can be written again when there is.
     pub fn is_storage_full(&self) -> bool {
         self.is_errno(&[libc::ENOSPC, libc::EDQUOT])
     }
 
-    /// Whether the file would be longer than its file system, or the process (RLIMIT_FSIZE), allows.
+    /// Whether the file would be longer than its file system, or the process (RLIMIT_FSIZE),
+    /// allows.
     pub fn is_file_too_large(&self) -> bool {
         self.is_errno(&[libc::EFBIG])
     }

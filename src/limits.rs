@@ -77,6 +77,13 @@ pub const SEND_VECTORS_COUNT_MAX: usize = 1024;
 /// Buffers in one vectored read or write of a file (IOV_MAX, readv(2)). More is an error.
 pub const FILE_VECTORS_COUNT_MAX: usize = 1024;
 
+/// Bytes of a file that `fs::read` takes to memory. More is an error; `fs::File::read_at` reads in
+/// parts.
+pub const FILE_READ_BYTES_MAX: u64 = 4 << 30;
+
+/// Names that are tried for a temporary file. Each is taken by chance as good as never.
+pub const TEMPORARY_NAMES_COUNT_MAX: usize = 16;
+
 /// Entries that `fs::read_dir` collects. More is an error; `fs::Directory::entries` has no limit.
 pub const DIRECTORY_ENTRIES_COUNT_MAX: usize = 1 << 20;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::unit::{self, Refusal, Unit};
 use crate::engine::Engine;
 use crate::limits;
+use crate::log::{Policy, SEGMENT_BYTES_MIN};
 use crate::shard::placement::{Count, Placement};
 
 /// One setting.
@@ -61,6 +62,14 @@ pub static TABLE: &[Row] = &[
     row("runtime.receive_buffer_size", Unit::Bytes, "64KiB", "size of each receive buffer"),
     row("runtime.cpu_queue", Unit::Number, "1024", "jobs that may wait for the cpu pool"),
     row("runtime.histograms", Unit::Word, "on", "on, or off to measure what they cost"),
+    row("store.data", Unit::Path, "./annulus-data", "folder of the store, or none for memory only")
+        .flag("data"),
+    row("store.fsync", Unit::Word, "interval", "always, interval or none: when a write is on disk")
+        .flag("fsync")
+        .live(),
+    row("store.fsync_interval", Unit::Duration, "1s", "longest time that a write is not on disk")
+        .live(),
+    row("store.segment_size", Unit::Bytes, "64MiB", "size of the log's files"),
     row("resp.listen", Unit::Address, "127.0.0.1:6380", "address for the Redis protocol, or off")
         .flag("resp"),
     row("resp.password", Unit::Secret, "", "password that AUTH asks for; empty for none").live(),
@@ -180,6 +189,8 @@ pub struct Settings {
     pub cpu_queue: usize,
     /// Whether durations are recorded.
     pub histograms: bool,
+    /// Where the store's data is, and how safe.
+    pub store: StoreSettings,
     /// Where RESP listens, and within which bounds.
     pub resp: RespSettings,
     /// Where HTTP listens, and within which bounds.
@@ -205,9 +216,27 @@ impl Settings {
             bulk_bytes_max: newer.resp.bulk_bytes_max,
             ..self.resp.clone()
         };
+        let store = StoreSettings {
+            fsync: newer.store.fsync,
+            fsync_interval: newer.store.fsync_interval,
+            ..self.store.clone()
+        };
         let log_level = newer.log_level.clone();
-        Self { resp, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
+        Self { store, resp, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
     }
+}
+
+/// The settings of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The folder, unless the store is in memory only.
+    pub data: Option<PathBuf>,
+    /// When a write is on stable storage.
+    pub fsync: Policy,
+    /// The longest that one is not, where that is bounded.
+    pub fsync_interval: Duration,
+    /// Bytes of the log's files.
+    pub segment_bytes: u64,
 }
 
 /// The settings of the RESP service.
@@ -367,6 +396,7 @@ impl Reader {
             self.bytes("runtime.receive_buffer_size", 4_096, limits::BUFFER_BYTES_MAX.into());
         let cpu_queue = self.number("runtime.cpu_queue", 1, 1 << 20);
         let histograms = self.read("runtime.histograms", on_or_off);
+        let store = self.store();
         let resp = self.resp();
         let http = self.http();
         let drain_timeout = self.duration("shutdown.drain_timeout", Duration::ZERO);
@@ -383,12 +413,26 @@ impl Reader {
             receive_buffer_bytes: u32::try_from(receive_buffer_bytes?).ok()?,
             cpu_queue: usize::try_from(cpu_queue?).ok()?,
             histograms: histograms?,
+            store: store?,
             resp: resp?,
             http: http?,
             drain_timeout: drain_timeout?,
             teardown_timeout: teardown_timeout?,
             log_format: log_format?,
             log_level: log_level?,
+        })
+    }
+
+    fn store(&mut self) -> Option<StoreSettings> {
+        let data = self.read("store.data", data_folder);
+        let fsync = self.read("store.fsync", fsync);
+        let fsync_interval = self.duration("store.fsync_interval", 10 * MILLISECOND);
+        let segment_bytes = self.bytes("store.segment_size", SEGMENT_BYTES_MIN, 1 << 30);
+        Some(StoreSettings {
+            data: data?,
+            fsync: fsync?,
+            fsync_interval: fsync_interval?,
+            segment_bytes: segment_bytes?,
         })
     }
 
@@ -471,6 +515,23 @@ fn on_or_off(text: &str) -> Result<bool, Refusal> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("is neither on nor off".into()),
+    }
+}
+
+fn data_folder(text: &str) -> Result<Option<PathBuf>, Refusal> {
+    match text {
+        "" => Err("names no folder; use none for a store in memory only".into()),
+        "none" => Ok(None),
+        path => Ok(Some(path.into())),
+    }
+}
+
+fn fsync(text: &str) -> Result<Policy, Refusal> {
+    match text {
+        "always" => Ok(Policy::Always),
+        "interval" => Ok(Policy::Interval),
+        "none" => Ok(Policy::Never),
+        _ => Err("is no policy; use always, interval or none".into()),
     }
 }
 

@@ -40,3 +40,29 @@ impl Named {
         Some(descriptor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn a_descriptor_is_kept_until_the_last_operation_on_it_is_over() {
+        let mut named = Named::default();
+        let (one, two) = (null(), null());
+        let number = one.as_raw_fd();
+        named.begin(number);
+        named.begin(number);
+        named.begin(libc::AT_FDCWD);
+        assert!(named.keep(two).is_some(), "nobody uses it");
+        assert!(named.keep(one).is_none());
+        named.end(libc::AT_FDCWD);
+        named.end(number);
+        assert_eq!(named.closing.len(), 1);
+        named.end(number);
+        assert_eq!((named.closing.len(), named.in_use.len()), (0, 0));
+    }
+}

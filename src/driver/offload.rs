@@ -34,16 +34,17 @@ const READS: usize = 0;
 const CHANGES: usize = 1;
 
 fn kind_of(op: &Op) -> usize {
+    /// O_TMPFILE has more bits than its own.
+    const MAKES: i32 = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
     let reads = matches!(
         op,
-        Op::Open { .. }
-            | Op::ReadAt { .. }
+        Op::ReadAt { .. }
             | Op::ReadVectoredAt { .. }
             | Op::Stat { .. }
             | Op::Advise { .. }
             | Op::List { .. }
             | Op::ReadLink { .. }
-    );
+    ) || matches!(op, Op::Open { how, .. } if how.flags & MAKES as u64 == 0);
     if reads { READS } else { CHANGES }
 }
 
@@ -209,5 +210,77 @@ impl Drop for Offload {
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::driver::slots::Slots;
+    use crate::op::OpenHow;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    /// An open of `path` that waits for the other end if it is a FIFO.
+    fn open(path: &std::path::Path, flags: i32) -> Op {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let how = OpenHow { flags: flags as u64, mode: 0, resolve: 0 };
+        Op::Open { directory: libc::AT_FDCWD, path, how: Box::new(how) }
+    }
+
+    fn answer(offload: &mut Offload, wanted: SlotKey) -> u32 {
+        loop {
+            let mut found = None;
+            offload.reap(|key, answer| {
+                if key == wanted {
+                    found = Some(answer.unwrap());
+                }
+            });
+            match found {
+                Some(answer) => return answer,
+                None => thread::yield_now(),
+            }
+        }
+    }
+
+    /// What blocks here, an open of a FIFO, stands for a slow disk.
+    #[test]
+    fn neither_reads_nor_changes_take_all_helpers() {
+        let place = std::env::temp_dir().join(format!("annulus-offload-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let fifo = place.join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let (reads, changes) = (libc::O_RDONLY, libc::O_RDONLY | libc::O_TRUNC);
+        for (blocking, passing) in [(reads, changes), (changes, reads)] {
+            let event = Arc::new(EventFd::new().unwrap());
+            let mut offload = Offload::new(4, &event);
+            let mut slots = Slots::new();
+            let mut submit = |offload: &mut Offload, op: Op| {
+                let key = slots.insert(op, clock::now()).unwrap();
+                offload.submit(key, slots.op(key).unwrap()).unwrap();
+                key
+            };
+            let blocked: Vec<_> =
+                (0..9).map(|_| submit(&mut offload, open(&fifo, blocking))).collect();
+            let null = open(std::path::Path::new("/dev/null"), passing);
+            let key = submit(&mut offload, null);
+            let opened = answer(&mut offload, key);
+            assert!(offload.is_busy() && offload.threads.len() <= 4);
+            // Those that no helper has begun go no further.
+            let back = blocked.iter().filter(|key| offload.call_back(**key)).count();
+            assert!(back >= 9 - 2, "two helpers of four are left to the others");
+            let writer = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+            let mut descriptors = vec![opened as i32];
+            while offload.is_busy() {
+                offload.reap(|_, answer| descriptors.push(answer.unwrap() as i32));
+            }
+            drop(writer);
+            for descriptor in descriptors {
+                // SAFETY: each was opened above and is nobody else's.
+                drop(unsafe { <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
+            }
+        }
+        std::fs::remove_dir_all(&place).unwrap();
     }
 }

@@ -92,7 +92,7 @@ struct Manner {
 /// An open file. Dropping it closes it in the background.
 #[derive(Debug)]
 pub struct File {
-    /// `None` only while being dropped.
+    /// `None` only while being dropped, or given away.
     descriptor: Option<OwnedFd>,
 }
 
@@ -119,6 +119,11 @@ impl File {
 
     pub(super) fn of(descriptor: OwnedFd) -> Self {
         Self { descriptor: Some(descriptor) }
+    }
+
+    /// What is left of a file that has been given away.
+    pub(super) fn none() -> Self {
+        Self { descriptor: None }
     }
 
     pub(super) fn raw(&self) -> RawFd {
@@ -235,7 +240,8 @@ impl File {
     /// A dropped future takes its buffers with it; the file is as it was.
     ///
     /// # Errors
-    /// The errors of preadv(2); `is_limit` for more than [`limits::FILE_VECTORS_COUNT_MAX`] buffers.
+    /// The errors of preadv(2); `is_limit` for more than [`limits::FILE_VECTORS_COUNT_MAX`]
+    /// buffers.
     pub async fn read_vectored_at(
         &self,
         buffers: Vec<ReadBuffer>,

@@ -20,6 +20,8 @@ mod file;
 mod metadata;
 mod open;
 mod path;
+mod temporary;
+mod whole;
 
 use std::ffi::CString;
 use std::fmt::Display;
@@ -34,6 +36,8 @@ pub use self::path::{
     RenameOptions, create_dir, create_dir_all, exists, hard_link, metadata, read_dir, read_link,
     remove_dir, remove_file, rename, symlink, symlink_metadata,
 };
+pub use self::temporary::{TemporaryFile, write_durably};
+pub use self::whole::{read, read_to_string, write};
 use crate::error::{Errno, Error, Result};
 use crate::op::Op;
 use crate::shard::completion::Completion;

@@ -18,17 +18,18 @@ use super::lanes::Lanes;
 use crate::clock::{self, Instant};
 use crate::limits;
 
-/// When an acknowledged write is on stable storage.
+/// When an acknowledged write is on stable storage. A process that is killed, on a machine that goes
+/// on, loses nothing of the first, and of the others what it did in the last few milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Before it is acknowledged. Nothing acknowledged is ever lost.
     Always,
-    /// At most the interval later. A crash of the machine, or of the process, loses at most the
-    /// writes of one interval.
+    /// At most the interval later: a crash of the machine loses at most the writes of one interval,
+    /// also when a sync hangs, because then writes stall.
     #[default]
     Interval,
     /// When the kernel writes it back: a crash of the machine may lose what was written since the
-    /// last change of segments; one of the process a few milliseconds.
+    /// last change of segments.
     Never,
 }
 
@@ -69,6 +70,7 @@ pub struct Log {
     held: AtomicBool,
     /// Records up to here are to be made durable soon, whatever the policy.
     wanted: AtomicU64,
+    ended: AtomicBool,
     /// Grows whenever the writer is to look around.
     calls: AtomicU64,
     /// When the first of what waits was appended.
@@ -106,6 +108,7 @@ struct Waiters {
 enum Until {
     Durable(Lsn),
     Admitted,
+    Ended,
 }
 
 impl Log {
@@ -122,6 +125,7 @@ impl Log {
             closing: AtomicBool::new(false),
             held: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
             trim: AtomicU64::new(0),
@@ -168,9 +172,9 @@ impl Log {
         self.call();
     }
 
-    pub(super) fn take_trim(&self) -> Option<Lsn> {
-        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
-        (until != Lsn::NONE).then_some(until)
+    /// Takes the last record that was said to be needed no more.
+    pub(super) fn take_needless(&self) -> Lsn {
+        Lsn(self.trim.swap(0, Ordering::AcqRel))
     }
 
     /// Has the writer look around.
@@ -312,6 +316,22 @@ impl Log {
         self.call();
     }
 
+    /// Waits until the writer has ended, after [`Log::close`].
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn ended(&self) -> Result<(), LogFailed> {
+        self.wait(Until::Ended).await
+    }
+
+    /// The writer has ended.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake_waiters();
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -326,7 +346,7 @@ impl Log {
     }
 
     /// Record `lsn` and all before it are on stable storage.
-    pub(super) fn set_durable(&self, lsn: Lsn) {
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
         assert!(lsn >= self.durable_lsn(), "what is durable stays so");
         self.durable.store(lsn.0, Ordering::Release);
         self.wake_waiters();
@@ -367,6 +387,7 @@ impl Log {
         match until {
             Until::Durable(lsn) => self.durable_lsn() >= lsn,
             Until::Admitted => self.admission() != Admission::Stalled,
+            Until::Ended => self.ended.load(Ordering::Acquire),
         }
     }
 
@@ -382,6 +403,14 @@ impl Log {
             stays
         });
         over.into_iter().for_each(Waker::wake);
+    }
+
+    /// What a writer would take for record `lsn`, by lane.
+    #[cfg(test)]
+    pub(crate) fn gather(&self, lsn: Lsn) -> Vec<(usize, Vec<u8>)> {
+        let mut record = Vec::new();
+        self.lanes.gather(lsn, |lane, changes| record.push((lane, changes.to_vec())));
+        record
     }
 
     async fn wait(&self, until: Until) -> Result<(), LogFailed> {

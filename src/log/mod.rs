@@ -8,6 +8,7 @@ mod handle;
 pub mod header;
 mod lanes;
 pub mod name;
+pub mod reader;
 pub mod record;
 mod segments;
 pub mod writer;

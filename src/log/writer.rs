@@ -8,6 +8,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::handle::{Log, LogFailed, Policy};
 use super::record::{self, HEADER_BYTES, Head};
@@ -18,6 +19,10 @@ use crate::clock::{self, Instant};
 use crate::error::Result;
 use crate::metrics::{self, Measure};
 use crate::time;
+
+/// Where nobody waits for a record, the next is written this much later: fewer and longer writes
+/// cost less, and a process that is killed loses no more than this.
+const WRITE_EVERY: Duration = Duration::from_millis(2);
 
 /// Room for records that is kept.
 const ROOM_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -41,12 +46,17 @@ pub struct Writer {
     room: AlignedBuffer,
     /// When the first of what was written but is not durable was appended.
     undurable_since: Option<Instant>,
+    /// Records up to here are in snapshots.
+    needless: Lsn,
+    /// When the last record was gathered.
+    gathered_at: Instant,
 }
 
 /// What a writer does next.
 enum Step {
     Record,
     Sync,
+    Trim,
     End,
 }
 
@@ -59,7 +69,16 @@ impl Writer {
         let next = start.next;
         let segments = Segments::begin(start, Arc::clone(&log), settings.segment_bytes).await?;
         let room = AlignedBuffer::new(ROOM_BYTES_MIN, ALIGNMENT_BYTES);
-        Ok(Self { log, segments, settings, next, room, undurable_since: None })
+        Ok(Self {
+            log,
+            segments,
+            settings,
+            next,
+            room,
+            undurable_since: None,
+            needless: Lsn::NONE,
+            gathered_at: clock::now(),
+        })
     }
 
     /// Writes until the log is closed and everything is durable.
@@ -73,7 +92,12 @@ impl Writer {
             let done = match self.step().await {
                 Step::Record => self.write_record().await,
                 Step::Sync => self.sync().await,
-                Step::End => return Ok(()),
+                // That is looked after below.
+                Step::Trim => Ok(()),
+                Step::End => {
+                    self.log.set_ended();
+                    return Ok(());
+                }
             };
             if let Err(error) = done {
                 let path = self.segments.file_path();
@@ -88,11 +112,14 @@ impl Writer {
         }
     }
 
-    /// Gives up the segments that snapshots have made needless.
+    /// Gives up one of the segments that snapshots have made needless: records wait meanwhile.
     async fn trim(&mut self) {
-        if let Some(until) = self.log.take_trim()
-            && let Err(error) = self.segments.trim(until).await
+        self.needless = self.needless.max(self.log.take_needless());
+        if self.segments.has_needless(self.needless)
+            && let Err(error) = self.segments.trim_one(self.needless).await
         {
+            // Tried again after the next snapshot.
+            self.needless = Lsn::NONE;
             tracing::warn!(%error, "old segments of the log cannot be removed");
         }
     }
@@ -107,10 +134,17 @@ impl Writer {
                 return Step::Sync;
             }
             if log.pending_bytes() > 0 {
+                if !log.is_strict() && !log.is_closing() {
+                    time::sleep_until(self.gathered_at + WRITE_EVERY).await;
+                }
                 return Step::Record;
             }
             if log.is_closing() {
                 return if self.undurable_since.is_some() { Step::Sync } else { Step::End };
+            }
+            self.needless = self.needless.max(log.take_needless());
+            if self.segments.has_needless(self.needless) {
+                return Step::Trim;
             }
             let call = log.calls();
             let called = std::future::poll_fn(|context| {
@@ -147,6 +181,7 @@ impl Writer {
             self.sync().await?;
         }
         let (since, began) = (self.log.pending_since(), clock::now());
+        self.gathered_at = began;
         let payload_bytes = self.gather();
         let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
         let seals = self.until_there_is_room(async |this| this.make_room(padded).await).await?;

@@ -330,7 +330,11 @@ impl<'a> Home<'a> {
                     ids.iter().map(|id| lock(&partitions[id.index()])).collect();
                 let mut lent: Vec<&mut Partition> =
                     guards.iter_mut().map(|guard| &mut **guard).collect();
+                let before: Vec<_> = lent.iter().map(|partition| partition.stats).collect();
                 let result = work(&mut lent);
+                for (partition, before) in lent.iter().zip(before) {
+                    partition.stats.report_since(before);
+                }
                 if let Some(log) = self.log {
                     self.trace = self.trace.and(hand_over_all(&mut lent, ids, log));
                 }

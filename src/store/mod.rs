@@ -14,6 +14,7 @@ pub mod glob;
 mod journal;
 pub mod keyspace;
 pub mod loan;
+pub mod memory;
 mod partition;
 pub mod saving;
 mod slab;

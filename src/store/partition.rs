@@ -122,7 +122,8 @@ impl Partition {
         }
     }
 
-    /// The changes, out of a partition that belongs to no log.
+    /// Takes the changes, for a record that the caller puts together: out of a partition that
+    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it was.
     pub fn take_changes(&mut self) -> Vec<u8> {
         self.ledger.journal.take_changes()
     }
@@ -137,6 +138,16 @@ impl Partition {
     /// [`super::loan::Loan::put`].
     pub fn note(&mut self, db: usize, key: &[u8], lsn: Lsn) {
         self.ledger.journal.note(self.keyspaces[db].hash(key), lsn);
+    }
+
+    /// Notes that `changes`, which were taken from this partition, are part of record `lsn` now.
+    pub fn note_changes(&mut self, mut changes: &[u8], lsn: Lsn) {
+        while let Ok(Some(change)) = Change::decode(&mut changes) {
+            match change.key() {
+                Some(key) => self.note(change.db(), key, lsn),
+                None => self.ledger.journal.note_all(lsn),
+            }
+        }
     }
 
     /// Makes a change that comes from a log or a snapshot. One that makes no sense here, because

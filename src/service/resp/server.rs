@@ -3,10 +3,11 @@
 //! Invariant: after the start only the live settings and the list of clients change.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::protocol::resp::limits;
 use crate::store::SlotMap;
+use crate::store::memory::Limit;
 
 use super::clients::Clients;
 
@@ -62,6 +63,8 @@ pub struct Server {
     pub started_ms: u64,
     /// Settings that `CONFIG SET` changes.
     pub live: Live,
+    /// The limit of memory, which the store shares.
+    pub memory: Arc<Limit>,
 }
 
 /// Settings that change while the server runs.
@@ -85,7 +88,8 @@ impl Server {
             bulk_bytes_max: AtomicUsize::new(settings.bulk_bytes_max),
             password: Mutex::new(settings.password.clone().filter(|word| !word.is_empty())),
         };
-        Self { settings, clients: Clients::default(), map, started_ms: now_ms, live }
+        let memory = Arc::new(Limit::new(map.count()));
+        Self { settings, clients: Clients::default(), map, started_ms: now_ms, live, memory }
     }
 
     /// Whether clients must authenticate.
