@@ -155,12 +155,12 @@ impl Partition {
     pub fn replay(&mut self, change: &Change<'_>) -> bool {
         let at = |deadline: Option<u64>| deadline.map_or(Expiry::Never, Expiry::At);
         let mut database = self.database(change.db());
+        if let Change::Set { key, value, deadline, .. } = *change {
+            database.set_string(key, value, at(deadline));
+            return true;
+        }
         let found = change.key().and_then(|key| database.find(key, 0));
         match (*change, found) {
-            (Change::Set { key, value, deadline, .. }, _) => {
-                database.set_string(key, value, at(deadline));
-                true
-            }
             (Change::Delete { .. }, Some(found)) => {
                 database.remove(found);
                 true
@@ -177,7 +177,7 @@ impl Partition {
                 self.flush_slots(db, slots);
                 true
             }
-            (_, None) => false,
+            (Change::Set { .. }, _) | (_, None) => false,
         }
     }
 
