@@ -5,6 +5,8 @@
 //!
 //! Invariant: what is not in [`TABLE`] is no setting, and every row of it is read by [`resolve`].
 
+mod store;
+
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,9 @@ use std::time::Duration;
 use super::unit::{self, Refusal, Unit};
 use crate::engine::Engine;
 use crate::limits;
-use crate::log::{Policy, SEGMENT_BYTES_MIN};
 use crate::shard::placement::{Count, Placement};
+
+pub use store::StoreSettings;
 
 /// One setting.
 #[derive(Debug)]
@@ -62,14 +65,39 @@ pub static TABLE: &[Row] = &[
     row("runtime.receive_buffer_size", Unit::Bytes, "64KiB", "size of each receive buffer"),
     row("runtime.cpu_queue", Unit::Number, "1024", "jobs that may wait for the cpu pool"),
     row("runtime.histograms", Unit::Word, "on", "on, or off to measure what they cost"),
-    row("store.data", Unit::Path, "./annulus-data", "folder of the store, or none for memory only")
+    row("store.data", Unit::Path, "./annulus-data", "directory of the store; none: memory only")
         .flag("data"),
-    row("store.fsync", Unit::Word, "interval", "always, interval or none: when a write is on disk")
+    row("store.fsync", Unit::Word, "interval", "when writes are durable: always, interval, none")
         .flag("fsync")
         .live(),
-    row("store.fsync_interval", Unit::Duration, "1s", "longest time that a write is not on disk")
+    row("store.fsync_interval", Unit::Duration, "1s", "most time of writes that can be lost")
         .live(),
-    row("store.segment_size", Unit::Bytes, "64MiB", "size of the log's files"),
+    row("store.segment_size", Unit::Bytes, "64MiB", "size of each file of the log"),
+    row(
+        "store.snapshot_log_size",
+        Unit::Bytes,
+        "1GiB",
+        "log that makes a snapshot due; 0B: none does",
+    )
+    .live(),
+    row(
+        "store.snapshot_every",
+        Unit::Duration,
+        "1h",
+        "time that makes a snapshot due; 0s: none does",
+    )
+    .live(),
+    row(
+        "store.snapshot_rate",
+        Unit::Bytes,
+        "64MiB",
+        "most a snapshot writes a second; 0B: no limit",
+    )
+    .live(),
+    row("store.memory_max", Unit::Bytes, "0B", "most memory of keys and values; 0B: no limit")
+        .live(),
+    row("store.eviction", Unit::Word, "noeviction", "what gives way there, by Redis's names")
+        .live(),
     row("resp.listen", Unit::Address, "127.0.0.1:6380", "address for the Redis protocol, or off")
         .flag("resp"),
     row("resp.password", Unit::Secret, "", "password that AUTH asks for; empty for none").live(),
@@ -189,7 +217,7 @@ pub struct Settings {
     pub cpu_queue: usize,
     /// Whether durations are recorded.
     pub histograms: bool,
-    /// Where the store's data is, and how safe.
+    /// Where the store is kept, and how.
     pub store: StoreSettings,
     /// Where RESP listens, and within which bounds.
     pub resp: RespSettings,
@@ -216,27 +244,9 @@ impl Settings {
             bulk_bytes_max: newer.resp.bulk_bytes_max,
             ..self.resp.clone()
         };
-        let store = StoreSettings {
-            fsync: newer.store.fsync,
-            fsync_interval: newer.store.fsync_interval,
-            ..self.store.clone()
-        };
-        let log_level = newer.log_level.clone();
-        Self { store, resp, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
+        let (log_level, store) = (newer.log_level.clone(), self.store.with_live(&newer.store));
+        Self { resp, store, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
     }
-}
-
-/// The settings of the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreSettings {
-    /// The folder, unless the store is in memory only.
-    pub data: Option<PathBuf>,
-    /// When a write is on stable storage.
-    pub fsync: Policy,
-    /// The longest that one is not, where that is bounded.
-    pub fsync_interval: Duration,
-    /// Bytes of the log's files.
-    pub segment_bytes: u64,
 }
 
 /// The settings of the RESP service.
@@ -332,6 +342,7 @@ pub fn resolve(given: Vec<Given>) -> Result<Resolved, SettingsError> {
     let settings = reader.settings();
     if let Some(settings) = &settings {
         reader.wrong.extend(contradictions(settings));
+        reader.wrong.extend(store::contradictions(&settings.store, &reader.chosen));
     }
     match settings {
         Some(settings) if reader.wrong.is_empty() => {
@@ -423,19 +434,6 @@ impl Reader {
         })
     }
 
-    fn store(&mut self) -> Option<StoreSettings> {
-        let data = self.read("store.data", data_folder);
-        let fsync = self.read("store.fsync", fsync);
-        let fsync_interval = self.duration("store.fsync_interval", 10 * MILLISECOND);
-        let segment_bytes = self.bytes("store.segment_size", SEGMENT_BYTES_MIN, 1 << 30);
-        Some(StoreSettings {
-            data: data?,
-            fsync: fsync?,
-            fsync_interval: fsync_interval?,
-            segment_bytes: segment_bytes?,
-        })
-    }
-
     fn resp(&mut self) -> Option<RespSettings> {
         let listen = self.read("resp.listen", unit::address);
         let password = self.read("resp.password", unit::secret);
@@ -515,23 +513,6 @@ fn on_or_off(text: &str) -> Result<bool, Refusal> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("is neither on nor off".into()),
-    }
-}
-
-fn data_folder(text: &str) -> Result<Option<PathBuf>, Refusal> {
-    match text {
-        "" => Err("names no folder; use none for a store in memory only".into()),
-        "none" => Ok(None),
-        path => Ok(Some(path.into())),
-    }
-}
-
-fn fsync(text: &str) -> Result<Policy, Refusal> {
-    match text {
-        "always" => Ok(Policy::Always),
-        "interval" => Ok(Policy::Interval),
-        "none" => Ok(Policy::Never),
-        _ => Err("is no policy; use always, interval or none".into()),
     }
 }
 

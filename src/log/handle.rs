@@ -66,11 +66,11 @@ pub struct Log {
     admission: AtomicU8,
     failed: AtomicBool,
     closing: AtomicBool,
+    ended: AtomicBool,
     /// Writers wait for a snapshot.
     held: AtomicBool,
     /// Records up to here are to be made durable soon, whatever the policy.
     wanted: AtomicU64,
-    ended: AtomicBool,
     /// Grows whenever the writer is to look around.
     calls: AtomicU64,
     /// When the first of what waits was appended.
@@ -123,9 +123,9 @@ impl Log {
             admission: AtomicU8::new(OPEN),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             held: AtomicBool::new(false),
             wanted: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
             trim: AtomicU64::new(0),
@@ -343,6 +343,8 @@ impl Log {
 
     pub(super) fn set_written(&self, lsn: Lsn) {
         self.written.store(lsn.0, Ordering::Release);
+        // Less waits now: writers that were stalled by that may go on.
+        self.wake_waiters();
     }
 
     /// Record `lsn` and all before it are on stable storage.
