@@ -52,6 +52,8 @@ mod seats;
 mod shards;
 mod sharing;
 mod signals;
+#[cfg(feature = "daemon")]
+mod snapshots;
 mod streams;
 mod streams_async;
 mod sync_locks;
