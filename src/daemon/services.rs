@@ -19,6 +19,7 @@ use crate::service::http::{self, About, HttpService};
 use crate::service::resp::{self, RespSettings, expiry_cycle::expire_forever};
 use crate::shard::ShardId;
 use crate::store::access::LockedStore;
+use crate::store::memory::Limit;
 use crate::store::{PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
@@ -54,6 +55,7 @@ impl Services {
         };
         let resp = of_resp(settings, runtime, listeners);
         let resp = resp::Server::new(resp, stores.map(), clock::unix_millis());
+        let stores = stores.limited(&resp.memory);
         Self { http: Arc::new(http), resp: Arc::new(resp), stores }
     }
 
@@ -86,6 +88,7 @@ impl Services {
         match &self.stores {
             Stores::Owned(map) => {
                 let store = Store::owning(*map, PartitionId(shard.0));
+                let store = store.limited(Arc::clone(&self.resp.memory));
                 store.install();
                 expire_in_background(store);
             }
@@ -120,6 +123,14 @@ impl Stores {
         match self {
             Self::Owned(map) => *map,
             Self::Locked(store) => store.map(),
+        }
+    }
+
+    /// The same, with a limit of memory; a shard's own store takes it when it is made.
+    fn limited(self, limit: &Arc<Limit>) -> Self {
+        match self {
+            Self::Owned(map) => Self::Owned(map),
+            Self::Locked(store) => Self::Locked(store.limited(Arc::clone(limit))),
         }
     }
 
