@@ -189,9 +189,9 @@ impl Error {
         self.kind == Kind::Config
     }
 
-    /// Whether this host or engine cannot do it.
+    /// Whether this host, engine or file system cannot do it.
     pub fn is_unsupported(&self) -> bool {
-        self.kind == Kind::Unsupported
+        self.kind == Kind::Unsupported || self.is_errno(&[libc::EOPNOTSUPP, libc::ENOSYS])
     }
 
     /// Whether a runtime ran on this thread already, which allows no second one and no blocking.
@@ -246,7 +246,53 @@ impl Error {
 
     /// Whether the file is missing.
     pub fn is_not_found(&self) -> bool {
-        self.errno() == Some(Errno(libc::ENOENT))
+        self.is_errno(&[libc::ENOENT])
+    }
+
+    /// Whether the name is taken already.
+    pub fn is_already_exists(&self) -> bool {
+        self.is_errno(&[libc::EEXIST])
+    }
+
+    /// Whether there is no room: the file system is full, or the user's quota of it is used up.
+    /// What was to be written can be written again when there is.
+    pub fn is_storage_full(&self) -> bool {
+        self.is_errno(&[libc::ENOSPC, libc::EDQUOT])
+    }
+
+    /// Whether the file would be longer than its file system, or the process (RLIMIT_FSIZE),
+    /// allows.
+    pub fn is_file_too_large(&self) -> bool {
+        self.is_errno(&[libc::EFBIG])
+    }
+
+    /// Whether the file system can only be read.
+    pub fn is_read_only(&self) -> bool {
+        self.is_errno(&[libc::EROFS])
+    }
+
+    /// Whether the process may not do that.
+    pub fn is_permission_denied(&self) -> bool {
+        self.is_errno(&[libc::EACCES, libc::EPERM])
+    }
+
+    /// Whether a directory to be removed, or replaced, has something in it.
+    pub fn is_directory_not_empty(&self) -> bool {
+        self.is_errno(&[libc::ENOTEMPTY])
+    }
+
+    /// Whether a part of the path that must be a directory is none.
+    pub fn is_not_a_directory(&self) -> bool {
+        self.is_errno(&[libc::ENOTDIR])
+    }
+
+    /// Whether the device has failed to read or write: what was there, or was to be, may be lost.
+    pub fn is_device_failure(&self) -> bool {
+        self.is_errno(&[libc::EIO])
+    }
+
+    fn is_errno(&self, numbers: &[i32]) -> bool {
+        self.errno().is_some_and(|errno| numbers.contains(&errno.0))
     }
 }
 

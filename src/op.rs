@@ -7,12 +7,14 @@
 //! after it.
 
 pub(crate) mod datagram;
+mod file;
 
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
 use self::datagram::{Letter, Reception, Shape};
+pub(crate) use self::file::{OpenHow, Scatter, Status};
 use crate::buffer::{Lease, Payload, ReadBuffer};
 use crate::error::Errno;
 use crate::limits;
@@ -50,12 +52,47 @@ pub(crate) enum Op {
     Open { directory: RawFd, path: CString, how: Box<OpenHow> },
     /// Read at an offset, once: may be short.
     ReadAt { file: RawFd, buffer: ReadBuffer, offset: u64 },
-    /// Write at an offset, once: may be short. After a cancel it may have happened.
-    WriteAt { file: RawFd, payload: Payload, skip: usize, offset: u64 },
+    /// Write at an offset, or at the end of the file if it `appends`, once: may be short. What was
+    /// written is durable then if asked for. After a cancel it may have happened.
+    WriteAt {
+        file: RawFd,
+        payload: Payload,
+        skip: usize,
+        offset: u64,
+        durable: bool,
+        appends: bool,
+    },
+    /// Read at an offset into several buffers in order, once: may be short.
+    ReadVectoredAt { file: RawFd, scatter: Box<Scatter>, offset: u64 },
+    /// Write several payloads in order at an offset, once: may be short. After a cancel it may have
+    /// happened.
+    WriteVectoredAt { file: RawFd, message: Box<Message>, offset: u64 },
     /// Make a file's data durable, and its metadata unless `data_only` (fdatasync(2), fsync(2)).
     Sync { file: RawFd, data_only: bool },
-    /// Read a file's status (statx(2) with an empty path).
+    /// Read the status of a file, or of what a path leads to (statx(2)).
     Stat { file: RawFd, status: Box<Status> },
+    /// Give space to a part of a file, or take it (fallocate(2)).
+    Allocate { file: RawFd, mode: i32, offset: u64, length: u64 },
+    /// Cut a file, or extend it by zeros (ftruncate(2)).
+    Truncate { file: RawFd, length: u64 },
+    /// Say how a part of a file will be used (posix_fadvise(2)).
+    Advise { file: RawFd, offset: u64, length: u64, advice: i32 },
+    /// Give a file another name (renameat2(2)). After a cancel it may have happened, as with all
+    /// operations on names.
+    Rename { from: CString, to: CString, flags: u32 },
+    /// Take a name away (unlinkat(2)).
+    Remove { path: CString, flags: i32 },
+    /// Make a directory (mkdirat(2)).
+    MakeDirectory { path: CString, mode: u32 },
+    /// Give a file one more name (linkat(2)). `from` is looked up below `directory`.
+    Link { directory: RawFd, from: CString, to: CString, flags: i32 },
+    /// Make a symbolic link (symlinkat(2)).
+    Symlink { target: CString, path: CString },
+    /// Read entries where the directory stands (getdents64(2)); nothing at its end. After a cancel
+    /// it may stand behind them.
+    List { directory: RawFd, buffer: ReadBuffer },
+    /// Read what a symbolic link says (readlinkat(2)).
+    ReadLink { path: CString, buffer: ReadBuffer },
     /// Wait until a descriptor is ready (poll(2)); yields the poll bits. `held` is a duplicate
     /// for the backends that look at a number more than once.
     Ready { descriptor: RawFd, interest: Interest, held: Option<OwnedFd> },
@@ -84,10 +121,17 @@ impl Op {
             Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Measure::Send,
             Op::Shutdown { .. } => Measure::Shutdown,
             Op::Open { .. } => Measure::Open,
-            Op::ReadAt { .. } => Measure::ReadAt,
-            Op::WriteAt { .. } => Measure::WriteAt,
+            Op::ReadAt { .. } | Op::ReadVectoredAt { .. } => Measure::ReadAt,
+            Op::WriteAt { .. } | Op::WriteVectoredAt { .. } => Measure::WriteAt,
             Op::Sync { .. } => Measure::Sync,
             Op::Stat { .. } => Measure::Stat,
+            Op::Allocate { .. } | Op::Truncate { .. } | Op::Advise { .. } => Measure::Allocate,
+            Op::Rename { .. }
+            | Op::Remove { .. }
+            | Op::MakeDirectory { .. }
+            | Op::Link { .. }
+            | Op::Symlink { .. } => Measure::Name,
+            Op::List { .. } | Op::ReadLink { .. } => Measure::List,
             Op::Ready { .. } => Measure::Ready,
             Op::Read { .. } => Measure::Read,
             Op::Write { .. } => Measure::Write,
@@ -98,15 +142,44 @@ impl Op {
     /// Whether it is over soon whatever others do: it waits for this machine's disk and not for a
     /// peer.
     pub(crate) fn ends_by_itself(&self) -> bool {
+        matches!(self, Op::Close { .. }) || self.is_on_file()
+    }
+
+    /// Whether it works on files or their names.
+    pub(crate) fn is_on_file(&self) -> bool {
         matches!(
             self,
-            Op::Close { .. }
-                | Op::Open { .. }
+            Op::Open { .. }
                 | Op::ReadAt { .. }
                 | Op::WriteAt { .. }
+                | Op::ReadVectoredAt { .. }
+                | Op::WriteVectoredAt { .. }
                 | Op::Sync { .. }
                 | Op::Stat { .. }
+                | Op::Allocate { .. }
+                | Op::Truncate { .. }
+                | Op::Advise { .. }
+                | Op::Rename { .. }
+                | Op::Remove { .. }
+                | Op::MakeDirectory { .. }
+                | Op::Link { .. }
+                | Op::Symlink { .. }
+                | Op::List { .. }
+                | Op::ReadLink { .. }
         )
+    }
+
+    /// Whether it may be looked for by its descriptor's number after its submission (on the ring
+    /// everything on files that always goes to a worker). Reads and writes find theirs at once.
+    pub(crate) fn is_looked_up_late(&self) -> bool {
+        let is_transfer = matches!(
+            self,
+            Op::ReadAt { .. }
+                | Op::WriteAt { .. }
+                | Op::ReadVectoredAt { .. }
+                | Op::WriteVectoredAt { .. }
+        );
+        self.is_on_file() && !is_transfer
     }
 
     /// The operation's noun for logs and dumps.
@@ -129,6 +202,18 @@ impl Op {
             Op::WriteAt { .. } => "write-at",
             Op::Sync { .. } => "sync",
             Op::Stat { .. } => "stat",
+            Op::ReadVectoredAt { .. } => "read-vectored-at",
+            Op::WriteVectoredAt { .. } => "write-vectored-at",
+            Op::Allocate { .. } => "allocate",
+            Op::Truncate { .. } => "truncate",
+            Op::Advise { .. } => "advise",
+            Op::Rename { .. } => "rename",
+            Op::Remove { .. } => "remove",
+            Op::MakeDirectory { .. } => "make-directory",
+            Op::Link { .. } => "link",
+            Op::Symlink { .. } => "symlink",
+            Op::List { .. } => "list",
+            Op::ReadLink { .. } => "read-link",
             Op::Ready { .. } => "ready",
             Op::Read { .. } => "read",
             Op::Write { .. } => "write",
@@ -178,11 +263,23 @@ impl Op {
             | Op::SendTo { socket, .. }
             | Op::Shutdown { socket, .. } => *socket,
             Op::Close { descriptor } => descriptor.as_raw_fd(),
-            Op::Open { directory, .. } => *directory,
+            Op::Open { directory, .. }
+            | Op::Link { directory, .. }
+            | Op::List { directory, .. } => *directory,
             Op::ReadAt { file, .. }
             | Op::WriteAt { file, .. }
+            | Op::ReadVectoredAt { file, .. }
+            | Op::WriteVectoredAt { file, .. }
             | Op::Sync { file, .. }
-            | Op::Stat { file, .. } => *file,
+            | Op::Stat { file, .. }
+            | Op::Allocate { file, .. }
+            | Op::Truncate { file, .. }
+            | Op::Advise { file, .. } => *file,
+            Op::Rename { .. }
+            | Op::Remove { .. }
+            | Op::MakeDirectory { .. }
+            | Op::Symlink { .. }
+            | Op::ReadLink { .. } => libc::AT_FDCWD,
             Op::Ready { descriptor, .. } => *descriptor,
             Op::Read { pipe, .. } | Op::Write { pipe, .. } => *pipe,
             Op::WaitChild { held, .. } => held.as_ref().map_or(-1, AsRawFd::as_raw_fd),
@@ -302,6 +399,11 @@ impl Message {
         assert_eq!(count, 0, "the kernel sends no more than it was given");
     }
 
+    /// What is not yet sent, for pwritev(2), valid as long as the message stays where it is.
+    pub(crate) fn vectors(&self) -> &[libc::iovec] {
+        &self.vectors
+    }
+
     /// The header for sendmsg(2), valid as long as the message stays where it is.
     pub(crate) fn header(&mut self) -> *const libc::msghdr {
         self.header.msg_iov = self.vectors.as_mut_ptr();
@@ -311,25 +413,6 @@ impl Message {
 
     pub(crate) fn into_payloads(self) -> Vec<Payload> {
         self.payloads
-    }
-}
-
-/// How to open a file: `struct open_how` of openat2(2), field by field.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(crate) struct OpenHow {
-    pub(crate) flags: u64,
-    pub(crate) mode: u64,
-    pub(crate) resolve: u64,
-}
-
-/// A file's status, as statx(2) fills it.
-pub(crate) struct Status(pub(crate) libc::statx);
-
-impl Status {
-    pub(crate) fn zeroed() -> Box<Self> {
-        // SAFETY: statx is plain integers; all-zero is a valid value.
-        Box::new(Self(unsafe { std::mem::zeroed() }))
     }
 }
 

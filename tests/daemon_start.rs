@@ -171,7 +171,9 @@ fn a_folder_that_can_not_be_served_is_named() {
 fn a_taken_port_is_named_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
-    let output = annulus(&["serve", "--shards", "1", "--resp", &address, "--http", "off"]);
+    let address = address.as_str();
+    let output =
+        annulus(&["serve", "--data", "none", "--shards", "1", "--resp", address, "--http", "off"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let wanted = format!("annulus: cannot listen on {address} for resp: the port is taken");
     assert!(text(&output.stderr).contains(&wanted), "{output:?}");

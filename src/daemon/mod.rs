@@ -14,6 +14,7 @@ pub mod serve;
 mod services;
 pub mod settings;
 pub mod signals;
+mod stores;
 pub mod unit;
 
 use std::fmt;
@@ -93,6 +94,27 @@ impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
         Self::Settings(error)
     }
+}
+
+pub(crate) struct Opened {
+    partitions: Vec<crate::store::Partition>,
+    start: crate::log::Start,
+}
+fn recover(path: &Path, map: crate::store::SlotMap) -> Result<Opened, Failure> {
+    std::fs::create_dir_all(path).unwrap();
+    Ok(Opened {
+        partitions: map
+            .partitions()
+            .map(|id| crate::store::Partition::new(map.slots(id)))
+            .collect(),
+        start: crate::log::Start {
+            path: path.into(),
+            id: crate::log::StoreId([7; 16]),
+            next: crate::log::Link::FIRST,
+            sequence: 1,
+            kept: vec![],
+        },
+    })
 }
 
 /// Reads the file, if there is one, and resolves it with what flags and environment give.

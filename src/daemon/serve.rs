@@ -15,6 +15,7 @@ use super::reload::Reloader;
 use super::services::Services;
 use super::settings::Resolved;
 use super::signals;
+use super::stores::Stores;
 use super::{Failure, logging, print};
 use crate::error::Error;
 use crate::net::{TcpListener, TcpStream};
@@ -43,10 +44,14 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     for detail in &runtime.report().details {
         tracing::info!("{}: {detail}", runtime.report().engine);
     }
-    let services = Services::new(&settings, &runtime, &listeners);
+    let (stores, journalist) = Stores::open(&settings.store, &runtime)?;
+    let services = Services::new(&settings, &runtime, &listeners, stores.clone());
     let drain = Drain::default();
     let reloader = Reloader::new(request.config, request.given, resolved, level);
     watch_signals(reloader, services.clone(), runtime.handle(), Arc::clone(&drain))?;
+    if let Some(journalist) = journalist {
+        journalist.start(&runtime)?;
+    }
     // Every shard is ready before the first takes a connection: its commands may go to any.
     let starting = services.clone();
     runtime.run_on_all(move |shard| {
@@ -65,6 +70,7 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
         return Err(Failure::running("the listeners ended although nobody asked for it"));
     };
     runtime.block_on(drained(runtime.handle(), *deadline));
+    stores.close(&runtime);
     let report = runtime.shut_down();
     tracing::info!(leaked = report.leaked.len(), "ended");
     Ok(())

@@ -9,22 +9,15 @@ use std::time::Duration;
 
 use super::listen::Listeners;
 use super::settings::{HttpSettings, Settings};
+use super::stores::Stores;
 use crate::clock;
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::net::{TcpStream, serve_connection};
 use crate::protocol::http1::Limits;
 use crate::runtime::Runtime;
 use crate::service::http::{self, About, HttpService};
-use crate::service::resp::{self, RespSettings, expiry_cycle::expire_forever};
+use crate::service::resp::{self, RespSettings};
 use crate::shard::ShardId;
-use crate::store::access::LockedStore;
-use crate::store::memory::Limit;
-use crate::store::{PartitionId, SlotMap, Store};
-use crate::task::{self, Class};
-
-/// Partitions of a store that is behind locks: enough that connections seldom meet at one.
-const LOCKED_PARTITIONS_COUNT: usize = 64;
 
 /// All services. Cloning shares them.
 #[derive(Clone)]
@@ -34,25 +27,15 @@ pub(super) struct Services {
     stores: Stores,
 }
 
-/// How a thread gets its view of the store.
-#[derive(Clone)]
-enum Stores {
-    /// Each shard owns a partition.
-    Owned(SlotMap),
-    /// Every connection's thread reaches every partition.
-    Locked(LockedStore),
-}
-
 impl Services {
-    pub(super) fn new(settings: &Settings, runtime: &Runtime, listeners: &Listeners) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        runtime: &Runtime,
+        listeners: &Listeners,
+        stores: Stores,
+    ) -> Self {
         let about = about(runtime, listeners);
         let http = HttpService::new(of_http(&settings.http), &about, runtime.metrics().clone());
-        let stores = match runtime.report().engine {
-            Engine::Threads => {
-                Stores::Locked(LockedStore::new(SlotMap::new(LOCKED_PARTITIONS_COUNT)))
-            }
-            _ => Stores::Owned(SlotMap::new(runtime.plan().shards.len())),
-        };
         let resp = of_resp(settings, runtime, listeners);
         let resp = resp::Server::new(resp, stores.map(), clock::unix_millis());
         let stores = stores.limited(&resp.memory);
@@ -77,6 +60,8 @@ impl Services {
                 "resp.bulk_size_max" => {
                     live.bulk_bytes_max.store(resp.bulk_bytes_max, Ordering::Relaxed);
                 }
+                "store.fsync" => self.stores.set_policy(settings.store.fsync),
+                "store.fsync_interval" => self.stores.set_interval(settings.store.fsync_interval),
                 // What the reloader itself takes over.
                 _ => {}
             }
@@ -85,20 +70,7 @@ impl Services {
 
     /// Gives the calling shard what its connections need.
     pub(super) fn start_shard(&self, shard: ShardId) {
-        match &self.stores {
-            Stores::Owned(map) => {
-                let store = Store::owning(*map, PartitionId(shard.0));
-                let store = store.limited(Arc::clone(&self.resp.memory));
-                store.install();
-                expire_in_background(store);
-            }
-            Stores::Locked(store) => {
-                store.open().install();
-                if shard == ShardId(0) {
-                    expire_in_background(store.open());
-                }
-            }
-        }
+        self.stores.start_shard(shard);
     }
 
     pub(super) fn serve_resp(&self, stream: TcpStream) -> Result<(), Error> {
@@ -116,35 +88,6 @@ impl Services {
             http.serve(stream)
         })
     }
-}
-
-impl Stores {
-    fn map(&self) -> SlotMap {
-        match self {
-            Self::Owned(map) => *map,
-            Self::Locked(store) => store.map(),
-        }
-    }
-
-    /// The same, with a limit of memory; a shard's own store takes it when it is made.
-    fn limited(self, limit: &Arc<Limit>) -> Self {
-        match self {
-            Self::Owned(map) => Self::Owned(map),
-            Self::Locked(store) => Self::Locked(store.limited(Arc::clone(limit))),
-        }
-    }
-
-    /// A shard's thread has its view from the start; a connection's own thread begins without.
-    fn install_here(&self) {
-        if let Self::Locked(store) = self {
-            store.open().install();
-        }
-    }
-}
-
-fn expire_in_background(store: Store) {
-    let cycle = expire_forever(store);
-    task::Builder::new().name("expiry").class(Class::Background).spawn(cycle).detach();
 }
 
 fn of_resp(settings: &Settings, runtime: &Runtime, listeners: &Listeners) -> RespSettings {

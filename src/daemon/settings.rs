@@ -5,6 +5,8 @@
 //!
 //! Invariant: what is not in [`TABLE`] is no setting, and every row of it is read by [`resolve`].
 
+mod store;
+
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use super::unit::{self, Refusal, Unit};
 use crate::engine::Engine;
 use crate::limits;
 use crate::shard::placement::{Count, Placement};
+
+pub use store::StoreSettings;
 
 /// One setting.
 #[derive(Debug)]
@@ -61,6 +65,39 @@ pub static TABLE: &[Row] = &[
     row("runtime.receive_buffer_size", Unit::Bytes, "64KiB", "size of each receive buffer"),
     row("runtime.cpu_queue", Unit::Number, "1024", "jobs that may wait for the cpu pool"),
     row("runtime.histograms", Unit::Word, "on", "on, or off to measure what they cost"),
+    row("store.data", Unit::Path, "./annulus-data", "directory of the store; none: memory only")
+        .flag("data"),
+    row("store.fsync", Unit::Word, "interval", "when writes are durable: always, interval, none")
+        .flag("fsync")
+        .live(),
+    row("store.fsync_interval", Unit::Duration, "1s", "most time of writes that can be lost")
+        .live(),
+    row("store.segment_size", Unit::Bytes, "64MiB", "size of each file of the log"),
+    row(
+        "store.snapshot_log_size",
+        Unit::Bytes,
+        "1GiB",
+        "log that makes a snapshot due; 0B: none does",
+    )
+    .live(),
+    row(
+        "store.snapshot_every",
+        Unit::Duration,
+        "1h",
+        "time that makes a snapshot due; 0s: none does",
+    )
+    .live(),
+    row(
+        "store.snapshot_rate",
+        Unit::Bytes,
+        "64MiB",
+        "most a snapshot writes a second; 0B: no limit",
+    )
+    .live(),
+    row("store.memory_max", Unit::Bytes, "0B", "most memory of keys and values; 0B: no limit")
+        .live(),
+    row("store.eviction", Unit::Word, "noeviction", "what gives way there, by Redis's names")
+        .live(),
     row("resp.listen", Unit::Address, "127.0.0.1:6380", "address for the Redis protocol, or off")
         .flag("resp"),
     row("resp.password", Unit::Secret, "", "password that AUTH asks for; empty for none").live(),
@@ -180,6 +217,8 @@ pub struct Settings {
     pub cpu_queue: usize,
     /// Whether durations are recorded.
     pub histograms: bool,
+    /// Where the store is kept, and how.
+    pub store: StoreSettings,
     /// Where RESP listens, and within which bounds.
     pub resp: RespSettings,
     /// Where HTTP listens, and within which bounds.
@@ -205,8 +244,8 @@ impl Settings {
             bulk_bytes_max: newer.resp.bulk_bytes_max,
             ..self.resp.clone()
         };
-        let log_level = newer.log_level.clone();
-        Self { resp, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
+        let (log_level, store) = (newer.log_level.clone(), self.store.with_live(&newer.store));
+        Self { resp, store, drain_timeout: newer.drain_timeout, log_level, ..self.clone() }
     }
 }
 
@@ -303,6 +342,7 @@ pub fn resolve(given: Vec<Given>) -> Result<Resolved, SettingsError> {
     let settings = reader.settings();
     if let Some(settings) = &settings {
         reader.wrong.extend(contradictions(settings));
+        reader.wrong.extend(store::contradictions(&settings.store, &reader.chosen));
     }
     match settings {
         Some(settings) if reader.wrong.is_empty() => {
@@ -367,6 +407,7 @@ impl Reader {
             self.bytes("runtime.receive_buffer_size", 4_096, limits::BUFFER_BYTES_MAX.into());
         let cpu_queue = self.number("runtime.cpu_queue", 1, 1 << 20);
         let histograms = self.read("runtime.histograms", on_or_off);
+        let store = self.store();
         let resp = self.resp();
         let http = self.http();
         let drain_timeout = self.duration("shutdown.drain_timeout", Duration::ZERO);
@@ -383,6 +424,7 @@ impl Reader {
             receive_buffer_bytes: u32::try_from(receive_buffer_bytes?).ok()?,
             cpu_queue: usize::try_from(cpu_queue?).ok()?,
             histograms: histograms?,
+            store: store?,
             resp: resp?,
             http: http?,
             drain_timeout: drain_timeout?,

@@ -13,8 +13,9 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::bell::{self, Bell};
-use super::calls::{self, FileCall};
+use super::calls;
 use super::event::EventFd;
+use super::file_call::FileCall;
 use super::packer::Packer;
 use super::slots::{Arm, SlotKey, Slots};
 use super::{Wait, settle};

@@ -13,13 +13,13 @@ use std::sync::OnceLock;
 
 use crate::error::Errno;
 use crate::limits;
-use crate::op::{Direction, Op, OpenHow, datagram};
+use crate::op::{Direction, datagram};
 
-fn check(result: isize) -> Result<u32, Errno> {
+pub(super) fn check(result: isize) -> Result<u32, Errno> {
     if result >= 0 { Ok(result as u32) } else { Err(Errno::last()) }
 }
 
-fn length_of(length: usize) -> usize {
+pub(super) fn length_of(length: usize) -> usize {
     length.min(limits::TRANSFER_BYTES_MAX as usize)
 }
 
@@ -183,6 +183,13 @@ pub(super) fn set_nonblocking(descriptor: RawFd, on: bool) -> Result<(), Errno> 
     Ok(())
 }
 
+/// Turns a file to direct I/O (O_DIRECT, fcntl(2)); EINVAL if its file system has none.
+pub(super) fn set_direct(descriptor: RawFd) -> Result<(), Errno> {
+    let flags = status_flags(descriptor)? | libc::O_DIRECT;
+    // SAFETY: F_SETFL takes no pointers.
+    check(unsafe { libc::fcntl(descriptor, libc::F_SETFL, flags) } as isize).map(drop)
+}
+
 /// RWF_NOSIGNAL of <linux/fs.h> (Linux 6.18): a write to a pipe that nobody reads gives EPIPE and
 /// raises no SIGPIPE.
 const NO_SIGNAL: i32 = 0x100;
@@ -290,99 +297,6 @@ pub(super) fn open_process(process: libc::pid_t) -> Result<OwnedFd, Errno> {
     let descriptor = check(result as isize)?;
     // SAFETY: the descriptor was just made and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
-}
-
-/// A system call on a file, by address: it can be made by a helper thread while the slot keeps
-/// what the addresses lead to.
-pub(super) enum FileCall {
-    Open { directory: RawFd, path: usize, how: usize },
-    Read { file: RawFd, start: usize, length: usize, offset: u64 },
-    Write { file: RawFd, start: usize, length: usize, offset: u64 },
-    Sync { file: RawFd, data_only: bool },
-    Stat { file: RawFd, status: usize },
-}
-
-impl FileCall {
-    /// The call for a file operation; `None` for the others.
-    pub(super) fn of(op: &mut Op) -> Option<Self> {
-        Some(match op {
-            Op::Open { directory, path, how } => FileCall::Open {
-                directory: *directory,
-                path: path.as_ptr() as usize,
-                how: (&raw const **how) as usize,
-            },
-            Op::ReadAt { file, buffer, offset } => {
-                let (start, length) = buffer.spare();
-                let length = length_of(length);
-                FileCall::Read {
-                    file: *file,
-                    start: start.as_ptr() as usize,
-                    length,
-                    offset: *offset,
-                }
-            }
-            Op::WriteAt { file, payload, skip, offset } => {
-                let rest = &payload[*skip..];
-                FileCall::Write {
-                    file: *file,
-                    start: rest.as_ptr() as usize,
-                    length: length_of(rest.len()),
-                    offset: *offset,
-                }
-            }
-            Op::Sync { file, data_only } => FileCall::Sync { file: *file, data_only: *data_only },
-            Op::Stat { file, status } => {
-                FileCall::Stat { file: *file, status: (&raw mut status.0) as usize }
-            }
-            _ => return None,
-        })
-    }
-
-    /// Makes the call, repeating it when interrupted.
-    ///
-    /// # Safety
-    /// The operation that this was made of is still in its slot, untouched.
-    pub(super) unsafe fn perform(&self) -> Result<u32, Errno> {
-        loop {
-            // SAFETY: the addresses lead into the operation, by the caller's contract.
-            match unsafe { self.perform_once() } {
-                Err(Errno(libc::EINTR)) => {}
-                result => return result,
-            }
-        }
-    }
-
-    unsafe fn perform_once(&self) -> Result<u32, Errno> {
-        // SAFETY: each address was taken from memory that the operation owns, of the length given,
-        // and the operation is untouched (the caller's contract).
-        let result = unsafe {
-            match *self {
-                FileCall::Open { directory, path, how } => libc::syscall(
-                    libc::SYS_openat2,
-                    directory,
-                    path as *const libc::c_char,
-                    how as *const OpenHow,
-                    size_of::<OpenHow>(),
-                ) as isize,
-                FileCall::Read { file, start, length, offset } => {
-                    libc::pread64(file, start as *mut libc::c_void, length, offset as i64)
-                }
-                FileCall::Write { file, start, length, offset } => {
-                    libc::pwrite64(file, start as *const libc::c_void, length, offset as i64)
-                }
-                FileCall::Sync { file, data_only: true } => libc::fdatasync(file) as isize,
-                FileCall::Sync { file, data_only: false } => libc::fsync(file) as isize,
-                FileCall::Stat { file, status } => libc::statx(
-                    file,
-                    c"".as_ptr(),
-                    libc::AT_EMPTY_PATH,
-                    libc::STATX_BASIC_STATS,
-                    status as *mut libc::statx,
-                ) as isize,
-            }
-        };
-        check(result)
-    }
 }
 
 /// poll(2) with a timeout in nanoseconds (`None`: no limit), as ppoll(2).

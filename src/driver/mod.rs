@@ -17,6 +17,9 @@ mod calls;
 mod choose;
 mod epoll;
 mod event;
+mod file_call;
+mod named;
+mod offload;
 mod packer;
 mod ring;
 mod settle;
@@ -377,6 +380,11 @@ impl Drop for Driver {
 /// connected any more needs no ending, so there is nothing to report.
 pub(crate) fn shut_down_socket(socket: RawFd, direction: Direction) {
     let _ = calls::shutdown(socket, direction);
+}
+
+/// Turns a file to direct I/O; EINVAL if its file system has none.
+pub(crate) fn set_direct(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    calls::set_direct(file.as_raw_fd())
 }
 
 /// A descriptor that becomes readable when a child of this process has ended.

@@ -26,12 +26,21 @@ pub(super) unsafe fn settle(
             Ok(Value::Descriptor(unsafe { OwnedFd::from_raw_fd(descriptor as i32) }))
         }
         (
-            Op::ReceiveOnce { buffer, .. } | Op::ReadAt { buffer, .. } | Op::Read { buffer, .. },
+            Op::ReceiveOnce { buffer, .. }
+            | Op::ReadAt { buffer, .. }
+            | Op::List { buffer, .. }
+            | Op::ReadLink { buffer, .. }
+            | Op::Read { buffer, .. },
             Ok(count),
         ) => {
             // SAFETY: the kernel has written `count` bytes at the buffer's spare part, which has
             // not moved since the call was prepared.
             unsafe { buffer.fill(count as usize) };
+            Ok(Value::Count(count))
+        }
+        (Op::ReadVectoredAt { scatter, .. }, Ok(count)) => {
+            // SAFETY: as above, for the spare parts of several buffers in order.
+            unsafe { scatter.fill(count as usize) };
             Ok(Value::Count(count))
         }
         (Op::ReceiveFrom { reception, .. }, Ok(count)) => {

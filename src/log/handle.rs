@@ -15,19 +15,21 @@ use futures_util::task::AtomicWaker;
 
 use super::Lsn;
 use super::lanes::Lanes;
+use crate::clock::{self, Instant};
 use crate::limits;
 
-/// When an acknowledged write is on stable storage.
+/// When an acknowledged write is on stable storage. A process that is killed, on a machine that goes
+/// on, loses nothing of the first, and of the others what it did in the last few milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Before it is acknowledged. Nothing acknowledged is ever lost.
     Always,
-    /// At most the interval later. A crash of the machine, or of the process, loses at most the
-    /// writes of one interval.
+    /// At most the interval later: a crash of the machine loses at most the writes of one interval,
+    /// also when a sync hangs, because then writes stall.
     #[default]
     Interval,
     /// When the kernel writes it back: a crash of the machine may lose what was written since the
-    /// last change of segments; one of the process a few milliseconds.
+    /// last change of segments.
     Never,
 }
 
@@ -64,6 +66,17 @@ pub struct Log {
     admission: AtomicU8,
     failed: AtomicBool,
     closing: AtomicBool,
+    ended: AtomicBool,
+    /// Writers wait for a snapshot.
+    held: AtomicBool,
+    /// Records up to here are to be made durable soon, whatever the policy.
+    wanted: AtomicU64,
+    /// Grows whenever the writer is to look around.
+    calls: AtomicU64,
+    /// When the first of what waits was appended.
+    pending_since: AtomicU64,
+    /// Records up to here are needed no more; 0 when that is done.
+    trim: AtomicU64,
     reason: Mutex<Arc<str>>,
     waiters: Mutex<Waiters>,
     pub(super) writer: AtomicWaker,
@@ -95,6 +108,7 @@ struct Waiters {
 enum Until {
     Durable(Lsn),
     Admitted,
+    Ended,
 }
 
 impl Log {
@@ -109,6 +123,12 @@ impl Log {
             admission: AtomicU8::new(OPEN),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            pending_since: AtomicU64::new(0),
+            trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
             writer: AtomicWaker::new(),
@@ -121,7 +141,7 @@ impl Log {
     pub fn append(&self, lane: usize, changes: &[u8]) -> Lsn {
         let (lsn, first) = self.lanes.append(lane, changes);
         if first {
-            self.writer.wake();
+            self.begin_waiting();
         }
         lsn
     }
@@ -131,9 +151,40 @@ impl Log {
     pub fn append_all(&self, parts: &[(usize, &[u8])]) -> Lsn {
         let (lsn, first) = self.lanes.append_all(parts);
         if first {
-            self.writer.wake();
+            self.begin_waiting();
         }
         lsn
+    }
+
+    fn begin_waiting(&self) {
+        self.pending_since.store(clock::now().as_nanos(), Ordering::Release);
+        self.writer.wake();
+    }
+
+    /// When the first of what waits was appended, or somewhat earlier.
+    pub(super) fn pending_since(&self) -> Instant {
+        Instant::from_nanos(self.pending_since.load(Ordering::Acquire))
+    }
+
+    /// Records up to `lsn` are in snapshots: segments that hold nothing else may go.
+    pub fn trim(&self, lsn: Lsn) {
+        self.trim.store(lsn.0, Ordering::Release);
+        self.call();
+    }
+
+    pub(super) fn take_trim(&self) -> Option<Lsn> {
+        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
+        (until != Lsn::NONE).then_some(until)
+    }
+
+    /// Has the writer look around.
+    fn call(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        self.writer.wake();
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
     }
 
     /// Parts what was added to a lane so far, which is in records up to the one answered, from what
@@ -166,6 +217,23 @@ impl Log {
         self.wait(Until::Durable(lsn)).await
     }
 
+    /// Has record `lsn` made durable soon, whatever the policy, and waits for that.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed first.
+    pub async fn made_durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
+        self.call();
+        self.durable(lsn).await
+    }
+
+    /// Whether something was written that is to be durable soon, whatever the policy.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.durable_lsn().0
+    }
+
     /// Whether a reply waits for the record that it depends on.
     #[inline]
     pub fn is_strict(&self) -> bool {
@@ -191,22 +259,34 @@ impl Log {
     /// Changes the policy from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
-        self.writer.wake();
+        self.call();
     }
 
     /// Changes the interval from now on.
     pub fn set_interval(&self, interval: Duration) {
         self.interval_ms.store(interval.as_millis() as u64, Ordering::Relaxed);
-        self.writer.wake();
+        self.call();
     }
 
     /// Whether writes are welcome.
     #[inline]
     pub fn admission(&self) -> Admission {
         match self.admission.load(Ordering::Acquire) {
-            OPEN if self.lanes.bytes() <= limits::LOG_PENDING_BYTES_MAX => Admission::Open,
+            OPEN if !self.is_behind() => Admission::Open,
             OPEN | STALLED => Admission::Stalled,
             _ => Admission::Refused(Arc::clone(&self.reason())),
+        }
+    }
+
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.held.load(Ordering::Relaxed) || self.lanes.bytes() > limits::LOG_PENDING_BYTES_MAX
+    }
+
+    /// Stalls writes because a snapshot is behind, or lets them go on as far as that is concerned.
+    pub fn hold_writers(&self, held: bool) {
+        if self.held.swap(held, Ordering::AcqRel) && !held {
+            self.wake_waiters();
         }
     }
 
@@ -233,7 +313,23 @@ impl Log {
     /// Has the writer finish: what waits is written and made durable, then it ends.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        self.writer.wake();
+        self.call();
+    }
+
+    /// Waits until the writer has ended, after [`Log::close`].
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn ended(&self) -> Result<(), LogFailed> {
+        self.wait(Until::Ended).await
+    }
+
+    /// The writer has ended.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake_waiters();
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -247,10 +343,12 @@ impl Log {
 
     pub(super) fn set_written(&self, lsn: Lsn) {
         self.written.store(lsn.0, Ordering::Release);
+        // Less waits now: writers that were stalled by that may go on.
+        self.wake_waiters();
     }
 
     /// Record `lsn` and all before it are on stable storage.
-    pub(super) fn set_durable(&self, lsn: Lsn) {
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
         assert!(lsn >= self.durable_lsn(), "what is durable stays so");
         self.durable.store(lsn.0, Ordering::Release);
         self.wake_waiters();
@@ -291,6 +389,7 @@ impl Log {
         match until {
             Until::Durable(lsn) => self.durable_lsn() >= lsn,
             Until::Admitted => self.admission() != Admission::Stalled,
+            Until::Ended => self.ended.load(Ordering::Acquire),
         }
     }
 
@@ -306,6 +405,14 @@ impl Log {
             stays
         });
         over.into_iter().for_each(Waker::wake);
+    }
+
+    /// What a writer would take for record `lsn`, by lane.
+    #[cfg(test)]
+    pub(crate) fn gather(&self, lsn: Lsn) -> Vec<(usize, Vec<u8>)> {
+        let mut record = Vec::new();
+        self.lanes.gather(lsn, |lane, changes| record.push((lane, changes.to_vec())));
+        record
     }
 
     async fn wait(&self, until: Until) -> Result<(), LogFailed> {

@@ -8,13 +8,19 @@ mod handle;
 pub mod header;
 mod lanes;
 pub mod name;
+pub mod reader;
 pub mod record;
+mod segments;
+pub mod writer;
 
 use std::fmt;
 
 pub use handle::{Admission, Figures, Log, LogFailed, Policy};
 pub use header::{SegmentHeader, SnapshotHeader};
 pub use record::{Head, Record, Slots};
+pub(crate) use segments::open_for_records;
+pub use segments::{Kept, SEGMENT_BYTES_MIN, Start};
+pub use writer::Writer;
 
 /// Records and file headers begin at multiples of this, and take up multiples of it: what O_DIRECT
 /// wants on every device.

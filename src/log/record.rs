@@ -155,6 +155,9 @@ pub enum InvalidRecord {
     /// It continues another record than the one before it.
     #[error("record {0} does not continue the record before it")]
     Chain(Lsn),
+    /// The file ends before the record does.
+    #[error("the file ends before the record does")]
+    Cut,
 }
 
 /// Reads the header at the front of `input`, once all [`HEADER_BYTES`] are there: what the record
@@ -209,11 +212,19 @@ pub fn decode(input: &[u8], seed: Seed) -> Decoded<'_> {
     if input.len() < padded {
         return Decoded::NeedMore(padded);
     }
-    let end = HEADER_BYTES + length;
-    if crc32c::crc32c_append(seed.0, &input[CHECKED_FROM..end]) != checksum {
-        return Decoded::Invalid(InvalidRecord::Checksum(head.link.lsn));
+    if is_whole(input, checksum, length, seed) {
+        let payload = &input[HEADER_BYTES..HEADER_BYTES + length];
+        Decoded::Complete(Record { head, checksum, payload })
+    } else {
+        Decoded::Invalid(InvalidRecord::Checksum(head.link.lsn))
     }
-    Decoded::Complete(Record { head, checksum, payload: &input[HEADER_BYTES..end] })
+}
+
+/// Whether the record at the front of `input`, of which [`decode_head`] told checksum and length,
+/// is what was written. Its payload must be there.
+pub(super) fn is_whole(input: &[u8], checksum: u32, length: usize, seed: Seed) -> bool {
+    let checked = &input[CHECKED_FROM..HEADER_BYTES + length];
+    crc32c::crc32c_append(seed.0, checked) == checksum
 }
 
 /// Whether `head` is what `link` asks for.

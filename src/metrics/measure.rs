@@ -35,6 +35,12 @@ pub enum Measure {
     Sync,
     /// A file status query, from submission to completion.
     Stat,
+    /// A change of the space that a file takes, or an advice, from submission to completion.
+    Allocate,
+    /// A change of names (rename, link, remove, directory), from submission to completion.
+    Name,
+    /// A read of directory entries or of a symbolic link, from submission to completion.
+    List,
     /// A wait for a descriptor to become ready, from submission to completion.
     Ready,
     /// A read from a pipe, from submission to completion.
@@ -55,6 +61,9 @@ pub enum Measure {
     BlockingRun,
     /// How late a timer fired.
     TimerLateness,
+    /// A record of the log, from being gathered to being durable, or written where the policy
+    /// asks for no more.
+    LogCommit,
     /// A RESP request, from its last byte being decoded to its reply being queued.
     RespRequest,
     /// An HTTP request, from its head being decoded to its response being queued.
@@ -75,7 +84,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -90,6 +99,9 @@ impl Measure {
         Self::WriteAt,
         Self::Sync,
         Self::Stat,
+        Self::Allocate,
+        Self::Name,
+        Self::List,
         Self::Ready,
         Self::Read,
         Self::Write,
@@ -100,6 +112,7 @@ impl Measure {
         Self::BlockingWait,
         Self::BlockingRun,
         Self::TimerLateness,
+        Self::LogCommit,
         Self::RespRequest,
         Self::HttpRequest,
     ];
@@ -125,6 +138,9 @@ impl Measure {
             Self::WriteAt => operation("write_at"),
             Self::Sync => operation("sync"),
             Self::Stat => operation("stat"),
+            Self::Allocate => operation("allocate"),
+            Self::Name => operation("name"),
+            Self::List => operation("list"),
             Self::Ready => operation("ready"),
             Self::Read => operation("read"),
             Self::Write => operation("write"),
@@ -135,6 +151,7 @@ impl Measure {
             Self::BlockingWait => single("blocking_wait", "A blocking call, queued to started."),
             Self::BlockingRun => single("blocking_run", "A blocking call, started to ended."),
             Self::TimerLateness => single("timer_lateness", "How late timers fired."),
+            Self::LogCommit => single("log_commit", "A record of the log, gathered to durable."),
             Self::RespRequest => single("resp_request", "A RESP request, decoded to answered."),
             Self::HttpRequest => single("http_request", "An HTTP request, decoded to answered."),
         }

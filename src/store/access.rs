@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::Gate;
 use super::memory::Limit;
-use super::{Keeping, Partition, PartitionId, SlotMap};
+use super::{Keeping, Partition, PartitionId, SlotMap, snapshot};
 use crate::log::{Admission, Log, LogFailed, Lsn};
 
 /// Changes of a visit that are handed over before it ends. They are bounded by what one command
@@ -267,6 +267,7 @@ fn hand_over(partition: &mut Partition, id: PartitionId, log: &Log) -> Trace {
         trace.wrote = log.append(id.index(), partition.changes());
         partition.changes_handed_over(trace.wrote);
     }
+    snapshot::hold_writers(partition, log);
     trace
 }
 
@@ -375,8 +376,10 @@ impl<'a> Home<'a> {
                     ids.iter().map(|id| lock(&partitions[id.index()])).collect();
                 let mut lent: Vec<&mut Partition> =
                     guards.iter_mut().map(|guard| &mut **guard).collect();
+                let before: Vec<_> = lent.iter().map(|partition| partition.stats).collect();
                 let result = work(&mut lent);
-                for (partition, id) in lent.iter_mut().zip(ids) {
+                for ((partition, before), id) in lent.iter_mut().zip(before).zip(ids) {
+                    partition.stats.report_since(before);
                     publish(partition, *id, self.limit);
                 }
                 if let Some(log) = self.log {
@@ -408,6 +411,7 @@ fn hand_over_all(lent: &mut [&mut Partition], ids: &[PartitionId], log: &Log) ->
         if !partition.changes().is_empty() {
             partition.changes_handed_over(wrote);
         }
+        snapshot::hold_writers(partition, log);
     }
     trace
 }

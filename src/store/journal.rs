@@ -117,7 +117,15 @@ impl Journal {
         self.last = self.last.max(lsn);
     }
 
-    /// The changes as bytes, out of a journal that belongs to no log.
+    /// Notes that many keys were changed by others, in record `lsn`.
+    pub(super) fn note_all(&mut self, lsn: Lsn) {
+        for recent in &mut self.recent {
+            *recent = lsn.max(*recent);
+        }
+        self.last = self.last.max(lsn);
+    }
+
+    /// The changes as bytes, to be logged by others.
     pub(super) fn take_changes(&mut self) -> Vec<u8> {
         self.touched.clear();
         std::mem::take(&mut self.changes)
@@ -158,5 +166,8 @@ mod tests {
         journal.note(2, Lsn(6));
         journal.see(2);
         assert_eq!(journal.take_seen(), Lsn(6));
+        journal.note_all(Lsn(7));
+        journal.see(3);
+        assert_eq!(journal.take_seen(), Lsn(7));
     }
 }

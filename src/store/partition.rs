@@ -132,7 +132,8 @@ impl Partition {
         }
     }
 
-    /// The changes, out of a partition that belongs to no log.
+    /// Takes the changes, for a record that the caller puts together: out of a partition that
+    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it was.
     pub fn take_changes(&mut self) -> Vec<u8> {
         self.ledger.journal.take_changes()
     }
@@ -149,17 +150,27 @@ impl Partition {
         self.ledger.journal.note(self.keyspaces[db].hash(key), lsn);
     }
 
+    /// Notes that `changes`, which were taken from this partition, are part of record `lsn` now.
+    pub fn note_changes(&mut self, mut changes: &[u8], lsn: Lsn) {
+        while let Ok(Some(change)) = Change::decode(&mut changes) {
+            match change.key() {
+                Some(key) => self.note(change.db(), key, lsn),
+                None => self.ledger.journal.note_all(lsn),
+            }
+        }
+    }
+
     /// Makes a change that comes from a log or a snapshot. One that makes no sense here, because
     /// its key is missing, is passed over: answers whether it made sense.
     pub fn replay(&mut self, change: &Change<'_>) -> bool {
         let at = |deadline: Option<u64>| deadline.map_or(Expiry::Never, Expiry::At);
         let mut database = self.database(change.db());
+        if let Change::Set { key, value, deadline, .. } = *change {
+            database.set_string(key, value, at(deadline));
+            return true;
+        }
         let found = change.key().and_then(|key| database.find(key, 0));
         match (*change, found) {
-            (Change::Set { key, value, deadline, .. }, _) => {
-                database.set_string(key, value, at(deadline));
-                true
-            }
             (Change::Delete { .. }, Some(found)) => {
                 database.remove(found);
                 true
@@ -176,7 +187,7 @@ impl Partition {
                 self.flush_slots(db, slots);
                 true
             }
-            (_, None) => false,
+            (Change::Set { .. }, _) | (_, None) => false,
         }
     }
 
@@ -219,6 +230,12 @@ impl Partition {
     /// The capture that is under way.
     pub fn capture(&mut self) -> Option<&mut Capture> {
         self.ledger.capture.as_deref_mut()
+    }
+
+    /// Bytes of the capture under way that wait to be taken.
+    #[inline]
+    pub fn captured_bytes(&self) -> usize {
+        self.ledger.capture.as_ref().map_or(0, |capture| capture.waiting_bytes())
     }
 
     /// Ends a capture, complete or not.

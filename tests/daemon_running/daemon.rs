@@ -26,7 +26,11 @@ impl Daemon {
     /// Starts with these arguments beside `serve` and free ports.
     pub(super) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_annulus"));
-        command.args(["serve", "--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(arguments);
+        command.args(["serve", "--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        if !arguments.contains(&"--data") {
+            command.args(["--data", "none"]);
+        }
+        command.args(arguments);
         Self::start_command(command)
     }
 

@@ -165,7 +165,7 @@ fn a_second_daemon_is_refused_although_shards_share_the_port() {
     let first = Daemon::start(&["--placement", "floating", "--shards", "2"]);
     let address = first.resp_address().to_string();
     let second = Command::new(env!("CARGO_BIN_EXE_annulus"))
-        .args(["serve", "--http", "off", "--resp", &address])
+        .args(["serve", "--data", "none", "--http", "off", "--resp", &address])
         .output()
         .expect("the binary runs");
     assert_eq!(second.status.code(), Some(1));

@@ -15,7 +15,8 @@ fn restricted(
     prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_annulus"));
-    command.args(["serve", "--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]).args(arguments);
+    command.args(["serve", "--resp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data", "none"]);
+    command.args(arguments);
     // SAFETY: `prepare` makes system calls only: it neither allocates nor takes locks, as is
     // needed between fork and exec.
     unsafe { command.pre_exec(prepare) };

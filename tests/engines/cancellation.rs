@@ -18,9 +18,15 @@
 //! - [`ipc`]: `pipe::Sender::{write_all, close}`, `pipe::Receiver::{open, recv, recv_into,
 //!   recv_all}`, `ring::Sender::send`, `ring::Receiver::{recv, recv_into}`; `Signals::recv` and as
 //!   a stream, `ctrl_c`.
-//! - [`processes`]: `Command::{status, output}`, `Child::{wait, wait_with_output, kill}`;
-//!   `File::{open, read_at, write_at, sync_all, sync_data, metadata}`, `OpenOptions::open`,
-//!   `Directory::{open, open_file}`.
+//! - [`processes`]: `Command::{status, output}`, `Child::{wait, wait_with_output, kill}`.
+//! - [`files`]: `OpenOptions::{open, open_in}`, `File::{open, create, read_at, write_at,
+//!   write_durable_at, append, read_vectored_at, write_vectored_at, sync_all, sync_data, allocate,
+//!   allocate_as, set_len, advise, metadata}`, `Directory::{open, open_file, sync, metadata,
+//!   entries}`, `Entries::next_entry` and as a stream.
+//! - [`names`]: of `fs` `rename, remove_file, remove_dir, create_dir, create_dir_all, hard_link,
+//!   symlink, read_link, metadata, symlink_metadata, exists, read_dir, read, read_to_string, write,
+//!   write_durably`, `RenameOptions::rename`, `TemporaryFile::{create_in, persist,
+//!   persist_durably}`.
 //! - [`sync`]: `Mutex::lock`, `RwLock::{read, write}`; `acquire, acquire_many, acquire_owned,
 //!   acquire_many_owned` of `Semaphore` and `BoundedSemaphore`; `OnceCell::{get_or_init,
 //!   get_or_try_init, wait}`, `Notify::notified`, `Event::wait`, `Condvar::{wait, wait_while}`,
@@ -58,8 +64,10 @@ use crate::harness::{builder, descriptors, eventually_here, pattern, turns};
 
 mod datagrams;
 mod elsewhere;
+mod files;
 mod io;
 mod ipc;
+mod names;
 mod net;
 mod processes;
 mod queues;

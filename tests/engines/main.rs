@@ -22,8 +22,18 @@ mod cpu;
 mod cross_thread;
 mod crowds;
 mod datagram;
+mod direct;
+mod direct_streams;
 mod endings;
+#[path = "../faults/mod.rs"]
+mod faults;
 mod files;
+mod fs_faults;
+mod fs_names;
+mod fs_refusals;
+mod fs_short_writes;
+mod fs_whole;
+mod fs_writes;
 mod intervals;
 mod io;
 mod lifecycle;

@@ -47,7 +47,7 @@ impl Wire {
     pub(crate) fn annulus(engine: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_annulus"))
             .args(["serve", "--engine", engine, "--shards", "3", "--placement", "floating"])
-            .args(["--resp", "127.0.0.1:0", "--http", "off"])
+            .args(["--resp", "127.0.0.1:0", "--http", "off", "--data", "none"])
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");

@@ -5,8 +5,8 @@
 //! Invariant: a socket that may be readable is either armed and unreported, or in line (`paused`).
 
 mod attempt;
+mod file;
 mod news;
-mod offload;
 mod watch;
 
 use std::collections::VecDeque;
@@ -14,12 +14,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use self::offload::Offload;
-use super::calls::{self, FileCall};
+use super::Wait;
+use super::calls;
 use super::event::EventFd;
+use super::named::Named;
+use super::offload::Offload;
 use super::packer::Packer;
 use super::slots::{Arm, SlotKey, Slots};
-use super::{Wait, settle};
 use crate::buffer::Pool;
 use crate::clock::{self, Instant};
 use crate::error::Errno;
@@ -69,8 +70,8 @@ pub(super) struct Epoll {
     releases_seen: Option<u64>,
     /// Streams in line that wait for their task, not for a release: looked at every time.
     tasks_awaited: usize,
-    /// Files that are closed as soon as no helper uses them any more.
-    closing: Vec<OwnedFd>,
+    /// Files that a helper uses.
+    named: Named,
     /// When this turn began, and when readiness was last looked for.
     now: Instant,
     looked: Instant,
@@ -99,7 +100,7 @@ impl Epoll {
             paused: VecDeque::new(),
             releases_seen: None,
             tasks_awaited: 0,
-            closing: Vec::new(),
+            named: Named::default(),
             now: clock::now(),
             looked: clock::now(),
             turns_unlooked: 0,
@@ -147,12 +148,8 @@ impl Epoll {
     /// Starts a one-shot operation: most are over when this returns.
     pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots, now: Instant) {
         let op = slots.op(key).expect("an operation is started in a live slot");
-        if let Some(call) = FileCall::of(op) {
-            let descriptor = op.descriptor();
-            if let Err(errno) = self.offload.submit(key, descriptor, call) {
-                slots.complete(key, Err(errno), now);
-            }
-            return;
+        if op.is_on_file() {
+            return self.start_file(key, slots, now);
         }
         match op {
             Op::Ready { .. } | Op::WaitChild { .. } => self.watch(key, slots, now),
@@ -203,11 +200,7 @@ impl Epoll {
             Op::Close { .. } => {
                 if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
                     self.forget(descriptor.as_raw_fd());
-                    if self.offload.uses(descriptor.as_raw_fd()) {
-                        self.closing.push(descriptor);
-                    } else {
-                        drop(descriptor);
-                    }
+                    drop(self.named.keep(descriptor));
                 }
                 slots.complete(key, Ok(Value::Count(0)), now);
             }
@@ -285,8 +278,8 @@ impl Epoll {
 
     pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
         let Some(op) = slots.op(key) else { return };
-        if FileCall::of(op).is_some() {
-            return; // A helper has it: its slot stays until the answer.
+        if op.is_on_file() {
+            return self.cancel_file(key, slots);
         }
         let is_stream =
             matches!(op, Op::Accept { .. } | Op::Receive { .. } | Op::ReceiveDatagrams { .. });
@@ -321,9 +314,7 @@ impl Epoll {
     /// Performs what became possible since the last park.
     pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
         self.now = now;
-        // SAFETY: `settle` gets the kernel's answer to the operation of that key.
-        self.offload.reap(|key, answer| unsafe { settle::settle(slots, key, answer, now) });
-        self.closing.retain(|descriptor| self.offload.uses(descriptor.as_raw_fd()));
+        self.take_answers(slots, now);
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             let (data, ready) = (event.u64, event.events);

@@ -7,9 +7,9 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{self, Fd};
 
 use super::buffer_ring;
-use crate::driver::calls;
+use crate::driver::{calls, file_call};
 use crate::limits;
-use crate::op::Op;
+use crate::op::{Op, Status};
 
 /// `user_data` of entries whose completion means nothing.
 pub(super) const IGNORED: u64 = u64::MAX;
@@ -65,6 +65,16 @@ pub(super) fn entry(op: &mut Op) -> Entry {
         }
         Op::Shutdown { .. } => unreachable!("it is performed when it is started"),
         Op::Close { descriptor } => opcode::Close::new(Fd(descriptor.as_raw_fd())).build(),
+        Op::Ready { .. } | Op::Read { .. } | Op::Write { .. } | Op::WaitChild { .. } => {
+            process_entry(op)
+        }
+        _ => file_entry(op),
+    }
+}
+
+/// As [`entry`], for files.
+fn file_entry(op: &mut Op) -> Entry {
+    match op {
         Op::Open { directory, path, how } => {
             let how = (&raw const **how).cast::<types::OpenHow>();
             opcode::OpenAt2::new(Fd(*directory), path.as_ptr(), how).build()
@@ -75,9 +85,22 @@ pub(super) fn entry(op: &mut Op) -> Entry {
                 .offset(*offset)
                 .build()
         }
-        Op::WriteAt { file, payload, skip, offset } => {
+        Op::WriteAt { file, payload, skip, offset, durable, appends } => {
             let rest = &payload[*skip..];
             opcode::Write::new(Fd(*file), rest.as_ptr(), transfer_length(rest.len()))
+                .offset(*offset)
+                .rw_flags(file_call::write_flags(*durable, *appends))
+                .build()
+        }
+        Op::ReadVectoredAt { file, scatter, offset } => {
+            let vectors = scatter.vectors();
+            opcode::Readv::new(Fd(*file), vectors.as_ptr(), vectors.len() as u32)
+                .offset(*offset)
+                .build()
+        }
+        Op::WriteVectoredAt { file, message, offset } => {
+            let vectors = message.vectors();
+            opcode::Writev::new(Fd(*file), vectors.as_ptr(), vectors.len() as u32)
                 .offset(*offset)
                 .build()
         }
@@ -85,20 +108,52 @@ pub(super) fn entry(op: &mut Op) -> Entry {
             opcode::Fsync::new(Fd(*file)).flags(sync_flags(*data_only)).build()
         }
         Op::Stat { file, status } => {
-            let status = (&raw mut status.0).cast::<types::statx>();
-            opcode::Statx::new(Fd(*file), c"".as_ptr(), status)
-                .flags(libc::AT_EMPTY_PATH)
-                .mask(libc::STATX_BASIC_STATS)
+            let fields = (&raw mut status.fields).cast::<types::statx>();
+            let (path, flags) = status.target();
+            opcode::Statx::new(Fd(*file), path.as_ptr(), fields)
+                .flags(flags)
+                .mask(Status::MASK)
                 .build()
         }
-        Op::Ready { .. } | Op::Read { .. } | Op::Write { .. } | Op::WaitChild { .. } => {
-            process_entry(op)
+        Op::Allocate { file, mode, offset, length } => {
+            opcode::Fallocate::new(Fd(*file), *length).offset(*offset).mode(*mode).build()
         }
+        Op::Truncate { file, length } => opcode::Ftruncate::new(Fd(*file), *length).build(),
+        Op::Advise { file, offset, length, advice } => {
+            let length = *length as libc::off_t;
+            opcode::Fadvise::new(Fd(*file), length, *advice).offset(*offset).build()
+        }
+        _ => name_entry(op),
     }
 }
 
 fn sync_flags(data_only: bool) -> types::FsyncFlags {
     if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() }
+}
+
+/// As [`entry`], for names of files.
+fn name_entry(op: &mut Op) -> Entry {
+    const HERE: Fd = Fd(libc::AT_FDCWD);
+    match op {
+        Op::Rename { from, to, flags } => {
+            opcode::RenameAt::new(HERE, from.as_ptr(), HERE, to.as_ptr()).flags(*flags).build()
+        }
+        Op::Remove { path, flags } => {
+            opcode::UnlinkAt::new(HERE, path.as_ptr()).flags(*flags).build()
+        }
+        Op::MakeDirectory { path, mode } => {
+            opcode::MkDirAt::new(HERE, path.as_ptr()).mode(*mode).build()
+        }
+        Op::Link { directory, from, to, flags } => {
+            opcode::LinkAt::new(Fd(*directory), from.as_ptr(), HERE, to.as_ptr())
+                .flags(*flags)
+                .build()
+        }
+        Op::Symlink { target, path } => {
+            opcode::SymlinkAt::new(HERE, target.as_ptr(), path.as_ptr()).build()
+        }
+        _ => unreachable!("everything else has its entry above, or none"),
+    }
 }
 
 /// As [`entry`], for what is shared with other processes: pipes, children, foreign descriptors.

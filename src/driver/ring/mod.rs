@@ -7,6 +7,7 @@
 mod buffer_ring;
 mod door;
 mod entry;
+mod file;
 mod pipe;
 pub(in crate::driver) mod setup;
 
@@ -24,6 +25,8 @@ use self::buffer_ring::BufferRing;
 use self::door::Door;
 pub(crate) use self::setup::{Given, RingSettings};
 use super::event::{EventFd, EventSet};
+use super::named::Named;
+use super::offload::Offload;
 use super::slots::{Arm, SlotKey, Slots};
 use super::{Wait, calls, settle};
 use crate::buffer::Pool;
@@ -55,6 +58,10 @@ pub(super) struct Ring {
     is_bounding: bool,
     door: Door,
     given: Given,
+    /// Files whose number is looked up later.
+    named: Named,
+    /// For what has no entry; `None` if there was no such thing yet.
+    offload: Option<Offload>,
     /// For somebody else's loop; `None` if none has asked for it.
     watch: Option<Watch>,
 }
@@ -102,6 +109,8 @@ impl Ring {
             is_bounding: true,
             door,
             given,
+            named: Named::default(),
+            offload: None,
             watch: None,
         };
         let watch = entry::watch(this.event.descriptor());
@@ -164,6 +173,12 @@ impl Ring {
                 let result = self.shut_down(socket, how);
                 return slots.complete(key, result.map(Value::Count), clock::now());
             }
+            Op::Close { .. } => {
+                if !self.closes_now(op) {
+                    return slots.complete(key, Ok(Value::Count(0)), clock::now());
+                }
+            }
+            _ if op.is_on_file() => return self.start_file(key, slots),
             _ => {}
         }
         let is_loud = !self.given.quiet_writes && matches!(op, Op::Write { waits: false, .. });
@@ -196,7 +211,10 @@ impl Ring {
         self.push(entry);
     }
 
-    pub(super) fn cancel(&mut self, key: SlotKey, _slots: &mut Slots) {
+    pub(super) fn cancel(&mut self, key: SlotKey, slots: &mut Slots) {
+        if self.is_helped() && self.call_back(key, slots) {
+            return;
+        }
         self.push(entry::cancel(key.to_user_data()));
     }
 
@@ -227,12 +245,15 @@ impl Ring {
 
     /// Drains the completion queue into the slots.
     pub(super) fn reap(&mut self, slots: &mut Slots, now: Instant) {
+        self.take_answers(slots, now);
         // Copied out, as handling a completion may push entries.
         while let Some(cqe) = { self.ring.completion().next() } {
             match cqe.user_data() {
                 entry::IGNORED => {}
                 entry::WAKE => {
-                    if !cqueue::more(cqe.flags()) && cqe.result() != -libc::ECANCELED {
+                    // A shutdown cancels this too, but it waits for the helpers.
+                    let is_over = cqe.result() == -libc::ECANCELED && !self.is_helped();
+                    if !cqueue::more(cqe.flags()) && !is_over {
                         let watch = entry::watch(self.event.descriptor());
                         self.push(watch);
                     }
@@ -284,6 +305,7 @@ impl Ring {
                 }
                 slots.complete(key, count.map(Value::Count), now);
             }
+            _ if op.is_on_file() => self.complete_file(key, count, slots, now),
             // SAFETY: this is the kernel's answer to this operation.
             _ => unsafe { settle::settle(slots, key, count, now) },
         }
@@ -520,78 +542,4 @@ impl Drop for Ring {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::error::Errno;
-    use std::task::{Context, Poll, Waker};
-
-    fn complete(ring: &mut Ring, slots: &mut Slots, key: SlotKey) -> crate::op::Outcome {
-        loop {
-            if let Poll::Ready(outcome) = slots.poll(key, &mut Context::from_waker(Waker::noop())) {
-                return outcome;
-            }
-            ring.park(slots, Wait::Until(Instant::NEVER)).unwrap();
-            ring.reap(slots, clock::now());
-        }
-    }
-
-    /// What Linux before 6.18 does.
-    #[test]
-    fn without_quiet_writes_a_full_pipe_is_waited_for() {
-        use std::io::Read;
-        use std::os::fd::AsRawFd;
-        let pool = Pool::new(4, 4096).unwrap();
-        let mut ring = match Ring::new(&RingSettings::default(), &pool) {
-            Ok(ring) => ring,
-            Err(errno) => return println!("skipped: {errno}"),
-        };
-        ring.given.quiet_writes = false;
-        let mut slots = Slots::new();
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let write = |ring: &mut Ring, slots: &mut Slots| {
-            let payload = vec![7; 1 << 20].into();
-            let op = Op::Write { pipe: writer.as_raw_fd(), payload, written: 0, waits: false };
-            let key = slots.insert(op, clock::now()).unwrap();
-            ring.start(key, slots);
-            key
-        };
-        let key = write(&mut ring, &mut slots);
-        assert!(matches!(slots.op(key), Some(Op::Write { written: 1.., waits: true, .. })));
-        let reading = std::thread::spawn(move || {
-            let mut bytes = vec![0; 1 << 20];
-            reader.read_exact(&mut bytes).unwrap();
-            bytes.iter().all(|byte| *byte == 7)
-        });
-        assert!(complete(&mut ring, &mut slots, key).result.is_ok());
-        assert!(reading.join().unwrap(), "all of it came, as it was");
-        let key = write(&mut ring, &mut slots);
-        let outcome = complete(&mut ring, &mut slots, key);
-        assert!(matches!(outcome.result, Err(Errno(libc::EPIPE))), "nobody reads any more");
-    }
-
-    /// What Linux before 6.7 does.
-    #[test]
-    fn without_waitid_a_child_is_waited_for_by_descriptor() {
-        let pool = Pool::new(4, 4096).unwrap();
-        let mut ring = match Ring::new(&RingSettings::default(), &pool) {
-            Ok(ring) => ring,
-            Err(errno) => return println!("skipped: {errno}"),
-        };
-        ring.given.wait_child = false;
-        let mut slots = Slots::new();
-        let mut child = std::process::Command::new("sh").arg("-c").arg("exit 3").spawn().unwrap();
-        let process = child.id() as libc::pid_t;
-        let key = slots.insert(Op::WaitChild { process, held: None }, clock::now()).unwrap();
-        ring.start(key, &mut slots);
-        let outcome = complete(&mut ring, &mut slots, key);
-        assert!(outcome.result.is_ok());
-        assert!(matches!(outcome.op, Op::WaitChild { held: Some(_), .. }));
-        assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(3), "it was left to collect");
-        let op = Op::WaitChild { process, held: None };
-        let key = slots.insert(op, clock::now()).unwrap();
-        ring.start(key, &mut slots);
-        let poll = slots.poll(key, &mut Context::from_waker(Waker::noop()));
-        let Poll::Ready(outcome) = poll else { panic!("there is nothing to wait for") };
-        assert!(matches!(outcome.result, Err(Errno(libc::ESRCH))));
-    }
-}
+mod tests;

@@ -38,6 +38,8 @@ pub(crate) struct Given {
     pub(crate) incremental: bool,
     /// Child processes are waited for without a descriptor (Linux 6.7).
     pub(crate) wait_child: bool,
+    /// Files are cut by an entry (Linux 6.9).
+    pub(crate) truncate: bool,
     /// Writes to pipes raise no signal (Linux 6.18).
     pub(crate) quiet_writes: bool,
 }
@@ -127,6 +129,10 @@ pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given
     given.wait_child = probe.is_supported(opcode::WaitId::CODE);
     if !given.wait_child {
         given.given_up.push("WAITID (before Linux 6.7): a descriptor for each child".into());
+    }
+    given.truncate = probe.is_supported(opcode::Ftruncate::CODE);
+    if !given.truncate {
+        given.given_up.push("FTRUNCATE (before Linux 6.9): a helper thread cuts files".into());
     }
     given.entries = ring.params().sq_entries();
     given.profile = LADDER[rung].name();

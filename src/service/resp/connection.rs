@@ -142,6 +142,13 @@ impl Connection<'_> {
                     self.output = output;
                     self.owes = self.owes.and(trace);
                 }
+                Next::Join(joint) => {
+                    let out = mem::take(&mut self.output);
+                    let done = Box::pin(remote::join(*joint, now_ms, out)).await;
+                    let (output, trace) = done.map_err(|_| Gone)?;
+                    self.output = output;
+                    self.owes = self.owes.and(trace);
+                }
                 Next::Stall => {
                     self.send().await?;
                     if let Some(log) = self.store.log() {

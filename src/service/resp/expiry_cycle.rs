@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::log::Admission;
 use crate::store::Store;
 use crate::{task, time};
 
@@ -25,6 +26,11 @@ pub async fn expire_forever(store: Store) {
     loop {
         let mut some_have_deadlines = false;
         store.limit().note_peak();
+        if store.admission() != Admission::Open {
+            // Each removal is a change that the log would have to hold.
+            time::sleep(BUSY_PAUSE).await;
+            continue;
+        }
         for id in store.map().partitions() {
             if !store.reaches(id) {
                 continue;

@@ -14,6 +14,7 @@ pub mod connection;
 pub mod decimal;
 pub mod expiry_cycle;
 pub mod info;
+pub mod joint;
 mod local;
 pub mod outbox;
 mod remote;

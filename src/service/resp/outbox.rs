@@ -38,6 +38,23 @@ struct Item {
 }
 
 impl Batch {
+    /// Adds a command made of these words; answers how many bytes it takes.
+    pub fn push<'a>(
+        &mut self,
+        item: (&'static Command, usize, Protocol),
+        words: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> usize {
+        let before = self.requests.len();
+        let mut encoder = Encoder::new(&mut self.requests, Protocol::Resp2);
+        encoder.array(words.clone().count());
+        for word in words {
+            encoder.bulk(word);
+        }
+        let (command, db, protocol) = item;
+        self.items.push(Item { command, db, protocol });
+        self.requests.len() - before
+    }
+
     /// Runs every command on partition `id`, which `home` reaches.
     pub fn run(&mut self, home: &mut Home<'_>, id: PartitionId, now_ms: u64) {
         let partitions = home.map().count();
@@ -60,6 +77,13 @@ impl Batch {
             input = &input[consumed..];
             self.decoder.forget();
         }
+    }
+
+    /// What the next part counted, where parts have no values.
+    pub(super) fn take_count(&mut self) -> i64 {
+        let (count, values) = split_part(self.take_reply());
+        assert!(values.is_empty(), "the part answers a count only");
+        count
     }
 
     fn take_reply(&mut self) -> &[u8] {
@@ -200,16 +224,7 @@ impl Outbox {
         if self.batches.is_empty() {
             self.batches.resize_with(map.count(), || None);
         }
-        let batch = self.batches[id.index()].get_or_insert_default();
-        let before = batch.requests.len();
-        let mut encoder = Encoder::new(&mut batch.requests, Protocol::Resp2);
-        encoder.array(words.clone().count());
-        for word in words {
-            encoder.bulk(word);
-        }
-        let (command, db, protocol) = item;
-        batch.items.push(Item { command, db, protocol });
-        self.bytes += batch.requests.len() - before;
+        self.bytes += self.batches[id.index()].get_or_insert_default().push(item, words);
     }
 
     /// Notes that the reply at `at` in the output is the next of partition `id`.

@@ -11,9 +11,10 @@ use crate::error::{Error, Result};
 use crate::shard::{ShardId, shard};
 use crate::store::gate::Gate;
 use crate::store::loan::Loan;
-use crate::store::{Keeping, PartitionId, Store, Trace};
+use crate::store::{Home, Keeping, PartitionId, Store, Trace};
 use crate::task;
 
+use super::joint::Joint;
 use super::outbox::{Batch, Outbox};
 use super::transaction::Transaction;
 
@@ -159,4 +160,70 @@ pub(super) async fn transact(
     };
     let done = task::Builder::new().name("resp transaction").spawn(work).await;
     done.map_err(|_| Error::closed("the transaction"))?
+}
+
+/// Runs the parts of a command on partitions of several shards as one; appends its reply to `out`.
+///
+/// In a task of its own, as a transaction.
+pub(super) async fn join(
+    mut joint: Joint,
+    now_ms: u64,
+    mut out: Vec<u8>,
+) -> Result<(Vec<u8>, Trace)> {
+    let work = async move {
+        let (mut trace, mut count) = (Trace::default(), 0);
+        let mut changes = Vec::new();
+        for (id, batch) in joint.take_parts() {
+            let close_and_run = move || async move {
+                let store = store_here();
+                if let Some(gate) = store.gate() {
+                    gate.close().await;
+                }
+                run_aside(&store, batch, id, now_ms)
+            };
+            let ((mut batch, changed), seen) = shard(ShardId(id.0)).submit(close_and_run).await?;
+            trace = trace.and(seen);
+            count += batch.take_count();
+            changes.push((id, changed));
+        }
+        // In one record, while every gate is closed: it is durable as a whole, or not at all.
+        let changed = changes.iter().filter(|(_, changes)| !changes.is_empty());
+        let parts: Vec<_> = changed.map(|(id, part)| (id.index(), &part[..])).collect();
+        if let Some(log) = store_here().log().filter(|_| !parts.is_empty()) {
+            trace.wrote = log.append_all(&parts);
+        }
+        let wrote = trace.wrote;
+        for (id, changes) in changes {
+            let note_and_open = move || {
+                let store = store_here();
+                let _ = store.visit(|home| {
+                    home.owned().map(|own| own.note_changes(&changes, wrote));
+                });
+                if let Some(gate) = store.gate() {
+                    gate.open();
+                }
+            };
+            shard(ShardId(id.0)).call(note_and_open).await?;
+        }
+        joint.reply(count, &mut out);
+        Ok((out, trace))
+    };
+    let done = task::Builder::new().name("resp joint command").spawn(work).await;
+    done.map_err(|_| Error::closed("the command"))?
+}
+
+/// Runs a part on the partition of the calling shard. What it changes is not logged: it comes back
+/// beside it.
+fn run_aside(
+    store: &Store,
+    mut batch: Box<Batch>,
+    id: PartitionId,
+    now_ms: u64,
+) -> ((Box<Batch>, Vec<u8>), Trace) {
+    store.visit(|home| {
+        let map = home.map();
+        let own = home.owned().expect("only partitions of shards have gates");
+        batch.run(&mut Home::one(map, id, own), id, now_ms);
+        (batch, own.take_changes())
+    })
 }

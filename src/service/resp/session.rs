@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use crate::log::Admission;
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
-use crate::store::{Home, PartitionId, Room};
+use crate::store::{Home, Partition, PartitionId, Room};
 
 use super::ahead::{Ahead, Progress};
 use super::client::Client;
 use super::command::{Call, Command, Merge, Outcome, Refusal, Run, SessionCall, flag};
+use super::joint::{self, Joint};
 use super::outbox::{Join, Outbox, Part, words_at};
 use super::server::Server;
 use super::table;
@@ -48,6 +49,8 @@ pub enum Next {
     Send,
     /// A transaction run, its reply appended to the stitched output; then the rest of the input.
     Transact(Box<Transaction>),
+    /// A joint command run, its reply appended to the stitched output; then the rest of the input.
+    Join(Box<Joint>),
     /// The output sent, and writes welcome again; then the rest of the input.
     Stall,
     /// The output sent, and a step taken towards room in memory; then the rest of the input.
@@ -222,8 +225,12 @@ impl Turn<'_, '_> {
                 self.client.record.command.store(row, Ordering::Relaxed);
                 self.here(run, args);
             }
-            Run::Spread { each, merge } => self.spread(command, each, merge, args),
-            Run::Every { check, each, merge } => self.every(command, check, each, merge, args),
+            Run::Spread { each, merge } => {
+                return self.spread(command, each, merge, args).map(Next::Join);
+            }
+            Run::Every { check, each, merge } => {
+                return self.every(command, check, each, merge, args).map(Next::Join);
+            }
             Run::Together { run, .. } => {
                 return self.together(command, run, args).map(Next::Transact);
             }
@@ -274,38 +281,82 @@ impl Turn<'_, '_> {
         each: fn(&mut Call<'_>, usize) -> i64,
         merge: Merge,
         args: &Args<'_>,
-    ) {
-        let indexes = command.keys.indexes(args.len());
+    ) -> Option<Box<Joint>> {
+        let mut indexes = command.keys.indexes(args.len());
         let step = usize::from(command.keys.step);
         if !(args.len() - usize::from(command.keys.first)).is_multiple_of(step) {
             self.refuse(&Refusal::arity(command.name));
-            return;
+            return None;
         }
         let map = self.home.map();
         let id_of = |index: usize| map.partition_of(args.at(index));
         let mut ids: Vec<PartitionId> = Vec::new();
         if map.count() > 1 {
             ids.extend(command.keys.indexes(args.len()).map(id_of));
-            if !ids.iter().all(|&id| self.home.reaches(id)) {
-                self.spread_away(command, each, merge, args, &ids);
-                return;
-            }
+        }
+        let id = ids.first().copied().unwrap_or(PartitionId(0));
+        let is_one = ids.iter().all(|&other| other == id);
+        if !is_one && command.flags & flag::WRITE != 0 {
+            return self.spread_jointly(command, each, merge, args, &ids);
+        }
+        if !ids.iter().all(|&id| self.home.reaches(id)) {
+            self.spread_away(command, each, merge, args, &ids);
+            return None;
         }
         if merge == Merge::InOrder {
             let keys = (args.len() - usize::from(command.keys.first)) / step;
             Encoder::new(self.out, self.client.protocol).array(keys);
         }
-        let mut count = 0;
-        for (number, index) in indexes.enumerate() {
-            let id = ids.get(number).copied().unwrap_or(PartitionId(0));
-            count += self.part(id, args, None, |call| each(call, index));
+        // In one go where they are at one partition: what is changed stays together in the log.
+        let count = if is_one {
+            self.part(id, args, None, |call| indexes.map(|index| each(call, index)).sum())
+        } else {
+            ids.iter()
+                .zip(&mut indexes)
+                .map(|(&id, index)| self.part(id, args, None, |call| each(call, index)))
+                .sum()
+        };
+        if merge != Merge::InOrder {
+            joint::reply(merge, count, &mut Encoder::new(self.out, self.client.protocol));
         }
-        let mut reply = Encoder::new(self.out, self.client.protocol);
-        match merge {
-            Merge::InOrder => {}
-            Merge::Ok => reply.ok(),
-            _ => reply.integer(count),
+        None
+    }
+
+    /// The same for a command that changes keys at several partitions: it is done as one.
+    fn spread_jointly(
+        &mut self,
+        command: &'static Command,
+        each: fn(&mut Call<'_>, usize) -> i64,
+        merge: Merge,
+        args: &Args<'_>,
+        ids: &[PartitionId],
+    ) -> Option<Box<Joint>> {
+        let mut distinct = ids.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let indexes = command.keys.indexes(args.len());
+        let (db, protocol) = (self.client.db, self.client.protocol);
+        if !distinct.iter().all(|&id| self.home.reaches(id)) {
+            let step = usize::from(command.keys.step);
+            let places: Vec<(usize, PartitionId)> = indexes.zip(ids.iter().copied()).collect();
+            let mut joint = Joint::new((command, db, protocol), merge);
+            for &id in &distinct {
+                let here = places.iter().filter(move |(_, other)| *other == id);
+                joint.push(id, words_at(args, here.flat_map(|(at, _)| *at..at + step)));
+            }
+            return Some(Box::new(joint));
         }
+        let (partitions, now_ms, out) = (self.home.map().count(), self.now_ms, &mut *self.out);
+        let count = self.home.with_all(&distinct, |lent| {
+            let work = |(index, id): (usize, &PartitionId)| {
+                let place = distinct.partition_point(|other| other < id);
+                let (partition, reply) = (&mut *lent[place], Encoder::new(out, protocol));
+                each(&mut Call { partition, args, partitions, db, now_ms, reply }, index)
+            };
+            indexes.zip(ids).map(work).sum()
+        });
+        joint::reply(merge, count, &mut Encoder::new(out, protocol));
+        None
     }
 
     /// The same, where some keys, at partitions `ids`, are out of reach.
@@ -358,10 +409,13 @@ impl Turn<'_, '_> {
         each: fn(&mut Call<'_>) -> i64,
         merge: Merge,
         args: &Args<'_>,
-    ) {
+    ) -> Option<Box<Joint>> {
         if let Err(refusal) = check(args) {
             self.refuse(&refusal);
-            return;
+            return None;
+        }
+        if command.flags & flag::WRITE != 0 {
+            return self.every_jointly(command, each, merge, args);
         }
         let mut away = false;
         let mut parts = Vec::new();
@@ -389,6 +443,34 @@ impl Turn<'_, '_> {
         } else {
             join.finish(self.out, self.server, self.now_ms);
         }
+        None
+    }
+
+    /// The same for a command that changes every partition: it is done as one.
+    fn every_jointly(
+        &mut self,
+        command: &'static Command,
+        each: fn(&mut Call<'_>) -> i64,
+        merge: Merge,
+        args: &Args<'_>,
+    ) -> Option<Box<Joint>> {
+        let ids: Vec<PartitionId> = self.home.map().partitions().collect();
+        let (db, protocol) = (self.client.db, self.client.protocol);
+        if !ids.iter().all(|&id| self.home.reaches(id)) {
+            let mut joint = Joint::new((command, db, protocol), merge);
+            ids.iter().for_each(|&id| joint.push(id, words_at(args, 1..args.len())));
+            return Some(Box::new(joint));
+        }
+        let (partitions, now_ms, out) = (ids.len(), self.now_ms, &mut *self.out);
+        let count = self.home.with_all(&ids, |lent| {
+            let work = |partition: &mut &mut Partition| {
+                let reply = Encoder::new(out, protocol);
+                each(&mut Call { partition, args, partitions, db, now_ms, reply })
+            };
+            lent.iter_mut().map(work).sum()
+        });
+        joint::reply(merge, count, &mut Encoder::new(out, protocol));
+        None
     }
 
     /// Part of a command on a partition within reach; values go to `values`, else to the output.

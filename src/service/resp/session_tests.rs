@@ -35,7 +35,7 @@ impl Cluster {
         let map = SlotMap::new(count);
         let server = server(map, RespSettings::default());
         let session = session(&server);
-        let partitions = (0..count).map(|_| Partition::default()).collect();
+        let partitions = map.partitions().map(|id| Partition::new(map.slots(id))).collect();
         Self { server, partitions, session, now_ms: 1_000_000 }
     }
 
@@ -63,6 +63,16 @@ impl Cluster {
                 Next::Send => false,
                 Next::Transact(transaction) => {
                     self.transact(&transaction, &mut out);
+                    false
+                }
+                Next::Join(mut joint) => {
+                    let mut count = 0;
+                    for (id, mut batch) in joint.take_parts() {
+                        let partition = &mut self.partitions[id.index()];
+                        batch.run(&mut Home::one(map, id, partition), id, now_ms);
+                        count += batch.take_count();
+                    }
+                    joint.reply(count, &mut out);
                     false
                 }
             };

@@ -1,0 +1,195 @@
+//! The daemon's store: its partitions, as the engine wants them held, and the log behind them.
+//!
+//! Made once by `serve`, before anything listens. Invariant: no thread serves before every
+//! partition has been recovered and the log can take writes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Failure;
+use super::settings::StoreSettings;
+use crate::engine::Engine;
+use crate::log::{self, Log, Policy, Slots, Writer};
+use crate::runtime::Runtime;
+use crate::service::resp::expiry_cycle::expire_forever;
+use crate::shard::ShardId;
+use crate::store::access::LockedStore;
+use crate::store::memory::Limit;
+use crate::store::{Partition, PartitionId, SlotMap, Store};
+use crate::task::{self, Class};
+
+/// Partitions of a store that is behind locks: enough that connections seldom meet at one.
+const LOCKED_PARTITIONS_COUNT: usize = 64;
+
+/// How a thread gets its view of the store. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Stores {
+    holding: Holding,
+    log: Option<Arc<Log>>,
+    limit: Arc<Limit>,
+}
+
+#[derive(Clone)]
+enum Holding {
+    /// Each shard owns a partition, and takes it when it starts.
+    Owned(SlotMap, Arc<Mutex<Vec<Option<Partition>>>>),
+    /// Every connection's thread reaches every partition.
+    Locked(LockedStore),
+}
+
+/// What writes the log, until it is started.
+pub(super) struct Journalist {
+    log: Arc<Log>,
+    start: log::Start,
+    settings: log::writer::Settings,
+}
+
+impl Stores {
+    /// Opens the store, as it was left.
+    pub(super) fn open(
+        settings: &StoreSettings,
+        runtime: &Runtime,
+    ) -> Result<(Self, Option<Journalist>), Failure> {
+        let locked = runtime.report().engine == Engine::Threads;
+        let count = if locked { LOCKED_PARTITIONS_COUNT } else { runtime.plan().shards.len() };
+        let map = SlotMap::new(count);
+        let mut partitions: Vec<Partition> =
+            map.partitions().map(|id| Partition::new(map.slots(id))).collect();
+        let mut journalist = None;
+        if let Some(path) = &settings.data {
+            let opened = super::recover(path, map)?;
+            partitions = opened.partitions;
+            let last = log::Lsn(opened.start.next.lsn.0 - 1);
+            let log = Log::new(count, last, settings.fsync, settings.fsync_interval);
+            let lanes = map.partitions().map(|id| {
+                let (from, until) = map.slots(id);
+                Slots { from, until }
+            });
+            let writer = log::writer::Settings {
+                segment_bytes: settings.segment_bytes,
+                lanes: lanes.collect(),
+            };
+            let log = Arc::new(log);
+            journalist = Some(Journalist { log, start: opened.start, settings: writer });
+        }
+        let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
+        let holding = if locked {
+            Holding::Locked(LockedStore::holding(map, partitions, log.clone()))
+        } else {
+            let partitions = partitions.into_iter().map(Some).collect();
+            Holding::Owned(map, Arc::new(Mutex::new(partitions)))
+        };
+        let limit = Arc::new(Limit::new(count));
+        Ok((Self { holding, log, limit }, journalist))
+    }
+
+    pub(super) fn map(&self) -> SlotMap {
+        match &self.holding {
+            Holding::Owned(map, _) => *map,
+            Holding::Locked(store) => store.map(),
+        }
+    }
+
+    /// The same, with a limit of memory that others change.
+    pub(super) fn limited(self, limit: &Arc<Limit>) -> Self {
+        let holding = match self.holding {
+            Holding::Locked(store) => Holding::Locked(store.limited(Arc::clone(limit))),
+            owned @ Holding::Owned(..) => owned,
+        };
+        Self { holding, limit: Arc::clone(limit), ..self }
+    }
+
+    /// The log, unless the store is in memory only.
+    pub(super) fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref()
+    }
+
+    /// Gives the calling shard what its connections need.
+    pub(super) fn start_shard(&self, shard: ShardId) {
+        match &self.holding {
+            Holding::Owned(map, partitions) => {
+                let mut partitions = partitions.lock().unwrap_or_else(PoisonError::into_inner);
+                let partition = partitions[usize::from(shard.0)].take();
+                let partition = partition.expect("a shard starts once");
+                let id = PartitionId(shard.0);
+                let store = Store::owning_partition(*map, id, partition, self.log.clone());
+                let store = store.limited(Arc::clone(&self.limit));
+                store.install();
+                expire_in_background(store);
+            }
+            Holding::Locked(store) => {
+                store.open().install();
+                if shard == ShardId(0) {
+                    expire_in_background(store.open());
+                }
+            }
+        }
+    }
+
+    /// A shard's thread has its view from the start; a connection's own thread begins without.
+    pub(super) fn install_here(&self) {
+        if let Holding::Locked(store) = &self.holding {
+            store.open().install();
+        }
+    }
+
+    /// Has everything that was written made durable, and ends the log.
+    pub(super) fn close(&self, runtime: &Runtime) {
+        if let Some(log) = &self.log {
+            log.close();
+            // A log that has failed has ended the process.
+            let _ = runtime.block_on(log.ended());
+        }
+    }
+
+    /// Takes over another interval.
+    pub(super) fn set_interval(&self, interval: Duration) {
+        if let Some(log) = &self.log {
+            log.set_interval(interval);
+        }
+    }
+
+    /// Takes over another policy.
+    pub(super) fn set_policy(&self, policy: Policy) {
+        if let Some(log) = &self.log {
+            log.set_policy(policy);
+        }
+    }
+}
+
+impl Journalist {
+    /// Starts to write the log, on the first shard.
+    pub(super) fn start(self, runtime: &Runtime) -> Result<(), Failure> {
+        let log = Arc::clone(&self.log);
+        let work = Arc::new(Mutex::new(Some(self)));
+        let begun = runtime.run_on_all(move |shard| {
+            let mine = (shard == ShardId(0)).then(|| Arc::clone(&work));
+            async move {
+                let taken = mine.and_then(|work| work.lock().ok()?.take());
+                let Some(Self { log, start, settings }) = taken else { return Ok(()) };
+                let writer = Writer::begin(start, log, settings).await?;
+                task::Builder::new().name("log writer").spawn(write(writer)).detach();
+                Ok(())
+            }
+        })?;
+        let begun: Result<Vec<()>, crate::Error> = begun.into_iter().collect();
+        begun.map(drop).map_err(|error| {
+            log.close();
+            Failure::running(format!("the log cannot be begun: {error}"))
+        })
+    }
+}
+
+/// Writes the log to its end. When it fails nothing may be acknowledged any more, so the process
+/// ends at once and says why.
+async fn write(writer: Writer) {
+    if let Err(failed) = writer.run().await {
+        let _ = Failure::running(failed).report();
+        std::process::exit(1);
+    }
+}
+
+fn expire_in_background(store: Store) {
+    let cycle = expire_forever(store);
+    task::Builder::new().name("expiry").class(Class::Background).spawn(cycle).detach();
+}

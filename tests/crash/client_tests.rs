@@ -1,0 +1,157 @@
+//! The judge itself: states that are right pass, and every way of losing something is found.
+//!
+//! No server: the states are made from a client's own operations.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::model::Value;
+use crate::operation::{Deadline, TOGETHER};
+
+const OPERATIONS: usize = 400;
+const ACKNOWLEDGED: usize = 350;
+
+/// A client that has sent 400 operations and got replies to the first 350, and its states.
+fn client() -> (Client, Vec<Model>) {
+    let mut client = Client::new(1, 7);
+    client.draw.value_bytes_max = 200;
+    let mut model = Model::default();
+    let mut states = vec![model.settled()];
+    let began = Instant::now();
+    for index in 0..OPERATIONS {
+        let operation = client.draw.next();
+        let sequence = client.next;
+        client.next += 1;
+        model.apply(client.id, sequence, &operation);
+        let at = Fate::Acknowledged(began + Duration::from_millis(index as u64));
+        let fate = if index < ACKNOWLEDGED { at } else { Fate::Sent };
+        client.entries.push(Entry { sequence, operation, fate });
+        states.push(model.settled());
+    }
+    (client, states)
+}
+
+fn judge(change: impl FnOnce(&mut Vec<Model>) -> Model) -> Result<Verdict, String> {
+    let (mut client, mut states) = client();
+    let found = Model::of(change(&mut states).values);
+    client.judge(found, Floor::Acknowledged, None)
+}
+
+/// A prefix from this one on after which the state is another than at any other place.
+fn distinct(states: &[Model], from: usize) -> usize {
+    let is_only = |index: &usize| {
+        let mark = states[*index].mark();
+        states.iter().filter(|state| state.mark() == mark).count() == 1
+    };
+    (from..states.len()).find(is_only).expect("states differ")
+}
+
+#[test]
+fn every_prefix_from_the_last_acknowledged_operation_on_is_right() {
+    for prefix in ACKNOWLEDGED..=OPERATIONS {
+        assert!(judge(|states| states[prefix].clone()).is_ok(), "{prefix}");
+    }
+}
+
+#[test]
+fn an_acknowledged_operation_that_is_missing_is_found() {
+    let error = judge(|states| {
+        // The last place whose state differs from all that come after it.
+        let last = &states[ACKNOWLEDGED..].iter().map(Model::mark).collect::<Vec<_>>();
+        let lost = (0..ACKNOWLEDGED).rev().find(|i| !last.contains(&states[*i].mark()));
+        states[lost.expect("states differ")].clone()
+    });
+    assert!(error.unwrap_err().contains("acknowledged operations are lost"));
+}
+
+#[test]
+fn an_operation_that_is_missing_in_the_middle_is_found() {
+    let (mut client, _) = client();
+    let mut model = Model::default();
+    for (index, entry) in client.entries.iter().enumerate().take(ACKNOWLEDGED) {
+        let is_left_out = index == ACKNOWLEDGED / 2;
+        if is_left_out {
+            assert!(!model.values.is_empty());
+        } else {
+            model.apply(client.id, entry.sequence, &entry.operation);
+        }
+    }
+    // A counter that was never written to since shows it in any case.
+    model.apply(client.id, 1, &Operation::Add { key: 12, amount: 1 });
+    let error = client.judge(model.settled(), Floor::Acknowledged, None).unwrap_err();
+    assert!(error.contains("no prefix"), "{error}");
+}
+
+#[test]
+fn one_key_of_several_that_were_written_together_is_found_missing() {
+    let error = judge(|states| {
+        let at = distinct(states, ACKNOWLEDGED);
+        let mut values = states[at].values.clone();
+        let before = Value { bytes: b"old".to_vec(), deadline: Deadline::Never };
+        values.insert(TOGETHER.start, before);
+        Model::of(values)
+    });
+    assert!(error.unwrap_err().contains("no prefix"));
+}
+
+#[test]
+fn a_wrong_byte_a_lost_deadline_and_a_key_that_came_back_are_found() {
+    let change = |change: fn(&mut Model)| {
+        let error = judge(|states| {
+            let mut state = states[OPERATIONS].clone();
+            change(&mut state);
+            state
+        });
+        assert!(error.unwrap_err().contains("no prefix"));
+    };
+    change(|state| {
+        let value = state.values.values_mut().find(|value| value.bytes.len() > 3);
+        value.expect("a long one").bytes[2] ^= 1;
+    });
+    change(|state| {
+        let is_dated = |value: &&mut Value| value.deadline != Deadline::Never;
+        state.values.values_mut().find(is_dated).expect("one").deadline = Deadline::Never;
+    });
+    change(|state| {
+        let back = Value { bytes: b"expired".to_vec(), deadline: Deadline::Near(1) };
+        state.values.insert(29, Value { deadline: Deadline::Never, ..back });
+    });
+}
+
+#[test]
+fn what_was_refused_must_not_be_there() {
+    let (mut client, states) = client();
+    let last = client.entries.len() - 1;
+    client.entries[last].operation = Operation::Add { key: 13, amount: 1000 };
+    client.entries[last].fate = Fate::Refused;
+    let with = {
+        let mut model = states[last].clone();
+        model.apply(client.id, 1, &Operation::Add { key: 13, amount: 1000 });
+        model
+    };
+    assert!(client.judge(with, Floor::Acknowledged, None).is_err());
+    assert!(client.judge(states[last].clone(), Floor::Acknowledged, None).is_ok());
+}
+
+#[test]
+fn what_somebody_has_read_must_be_there() {
+    let (mut client, states) = client();
+    let at = distinct(&states, ACKNOWLEDGED + 1);
+    let seen = client.entries[at].sequence;
+    assert!(client.judge(states[at].clone(), Floor::Acknowledged, Some(seen)).is_err());
+    assert!(client.judge(states[at].clone(), Floor::Acknowledged, Some(seen - 1)).is_ok());
+}
+
+#[test]
+fn an_interval_may_lose_what_came_within_it_and_no_more() {
+    let (mut first, states) = client();
+    let at = distinct(&states, 100);
+    let Fate::Acknowledged(time) = first.entries[at - 1].fate else { panic!("acknowledged") };
+    let later = time + Duration::from_millis(1);
+    let found = || states[at].clone();
+    assert!(first.judge(found(), Floor::AcknowledgedBefore(later), None).is_err());
+    let verdict = first.judge(found(), Floor::AcknowledgedBefore(time), None).unwrap();
+    assert_eq!(verdict, Verdict { unacknowledged: 0, lost: ACKNOWLEDGED - at });
+    let (mut second, _) = client();
+    assert!(second.judge(states[0].clone(), Floor::Nothing, None).is_ok());
+}
