@@ -70,6 +70,8 @@ pub struct Log {
     calls: AtomicU64,
     /// When the first of what waits was appended.
     pending_since: AtomicU64,
+    /// Somebody waits for records up to here to be durable, whatever the policy.
+    wanted: AtomicU64,
     /// Records up to here are needed no more; 0 when that is done.
     trim: AtomicU64,
     reason: Mutex<Arc<str>>,
@@ -121,6 +123,7 @@ impl Log {
             ended: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
@@ -197,7 +200,7 @@ impl Log {
         Lsn(self.written.load(Ordering::Acquire))
     }
 
-    /// Waits until record `lsn` is durable.
+    /// Waits until record `lsn` is durable, which it becomes at once for that, whatever the policy.
     ///
     /// Cancel-safe: it only waits.
     ///
@@ -207,7 +210,16 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
+        if !self.is_strict() {
+            self.call();
+        }
         self.wait(Until::Durable(lsn)).await
+    }
+
+    /// Whether somebody waits for more to become durable.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
     }
 
     /// Whether a reply waits for the record that it depends on.

@@ -104,12 +104,13 @@ impl Writer {
     async fn step(&mut self) -> Step {
         let log = Arc::clone(&self.log);
         loop {
-            if log.pending_bytes() > 0 {
-                return Step::Record;
-            }
+            // Before more is written: a log that is never idle is synced as well.
             let due = self.sync_due();
             if due.is_some_and(|due| clock::now() >= due) {
                 return Step::Sync;
+            }
+            if log.pending_bytes() > 0 {
+                return Step::Record;
             }
             if log.is_closing() {
                 return if self.undurable_since.is_some() { Step::Sync } else { Step::End };
@@ -133,6 +134,8 @@ impl Writer {
         let since = self.undurable_since?;
         match self.log.policy() {
             Policy::Always => Some(since),
+            // A client asks to be told, or waited when the policy was another.
+            _ if self.log.is_waited_for() => Some(since),
             // Half of the time is left for the sync itself.
             Policy::Interval => Some(since + self.log.interval() / 2),
             Policy::Never => None,

@@ -20,6 +20,7 @@ pub mod saving;
 mod slab;
 pub mod slots;
 pub mod stats;
+pub mod storage;
 pub mod value;
 
 pub use access::{Home, Store, Trace};

@@ -19,6 +19,7 @@ use super::outbox::{Join, Outbox, Part, words_at};
 use super::server::Server;
 use super::table;
 use super::transaction::Transaction;
+use super::waiting::Wait;
 
 /// A connection.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub enum Next {
     Transact(Box<Transaction>),
     /// A joint command run, its reply appended to the stitched output; then the rest of the input.
     Join(Box<Joint>),
+    /// The output sent, and this waited for; then the rest of the input.
+    Wait(Wait),
     /// The output sent, and writes welcome again; then the rest of the input.
     Stall,
     /// The output sent and the connection closed.
@@ -212,6 +215,7 @@ impl Turn<'_, '_> {
                 // `CLIENT LIST` tells what it is at.
                 self.client.record.command.store(row, Ordering::Relaxed);
                 self.here(run, args);
+                return self.client.waits.take().map(Next::Wait);
             }
             Run::Spread { each, merge } => {
                 return self.spread(command, each, merge, args).map(Next::Join);
