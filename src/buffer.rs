@@ -4,6 +4,8 @@
 //! may write to it and by every [`Lease`] of a part of it; it is free again when the last holder
 //! lets go. All of it belongs to one shard and is not `Send`.
 
+mod pooled;
+
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
@@ -11,6 +13,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use self::pooled::PooledBuffer;
 use crate::error::Errno;
 use crate::limits;
 
@@ -349,6 +352,8 @@ pub enum Payload {
     Shared(Arc<[u8]>),
     /// Aligned memory; the filled part is written.
     Aligned(AlignedBuffer),
+    /// Aligned memory of a pool; what it shows is written.
+    Pooled(PooledBuffer),
 }
 
 impl Payload {
@@ -375,6 +380,7 @@ impl Deref for Payload {
             Payload::Static(bytes) => bytes,
             Payload::Shared(bytes) => bytes,
             Payload::Aligned(bytes) => bytes,
+            Payload::Pooled(bytes) => bytes,
         }
     }
 }
@@ -389,7 +395,7 @@ macro_rules! payload_from {
     )*};
 }
 payload_from!(Vec<u8> => Vec, Lease => Lease, &'static [u8] => Static, Arc<[u8]> => Shared,
-              AlignedBuffer => Aligned);
+              AlignedBuffer => Aligned, PooledBuffer => Pooled);
 
 impl<const N: usize> From<&'static [u8; N]> for Payload {
     fn from(bytes: &'static [u8; N]) -> Self {
@@ -404,6 +410,8 @@ pub enum ReadBuffer {
     Vec(Vec<u8>),
     /// Aligned memory; the read fills it from its start.
     Aligned(AlignedBuffer),
+    /// Aligned memory of a pool; the read appends to it, within its room.
+    Pooled(PooledBuffer),
 }
 
 impl ReadBuffer {
@@ -415,6 +423,7 @@ impl ReadBuffer {
                 (NonNull::from(&mut *spare).cast(), spare.len())
             }
             ReadBuffer::Aligned(aligned) => (aligned.memory, aligned.capacity),
+            ReadBuffer::Pooled(pooled) => pooled.spare(),
         }
     }
 
@@ -430,6 +439,7 @@ impl ReadBuffer {
                 unsafe { vec.set_len(vec.len() + count) };
             }
             ReadBuffer::Aligned(aligned) => aligned.set_len(count),
+            ReadBuffer::Pooled(pooled) => pooled.fill(count),
         }
     }
 
@@ -438,6 +448,7 @@ impl ReadBuffer {
         match self {
             ReadBuffer::Vec(vec) => vec,
             ReadBuffer::Aligned(aligned) => aligned.to_vec(),
+            ReadBuffer::Pooled(pooled) => pooled.to_vec(),
         }
     }
 }
@@ -449,6 +460,7 @@ impl Deref for ReadBuffer {
         match self {
             ReadBuffer::Vec(bytes) => bytes,
             ReadBuffer::Aligned(bytes) => bytes,
+            ReadBuffer::Pooled(bytes) => bytes,
         }
     }
 }
@@ -456,6 +468,12 @@ impl Deref for ReadBuffer {
 impl From<Vec<u8>> for ReadBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         ReadBuffer::Vec(bytes)
+    }
+}
+
+impl From<PooledBuffer> for ReadBuffer {
+    fn from(bytes: PooledBuffer) -> Self {
+        ReadBuffer::Pooled(bytes)
     }
 }
 

@@ -93,6 +93,29 @@ pub const DIRECTORY_CHUNK_BYTES: usize = 32 * 1024;
 /// Bytes of one read or write; more are moved in parts by the caller (read(2) moves at most this).
 pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 
+/// Alignment of pooled buffers: a page, more than any disk asks of memory. A file that asks for
+/// more is read and written through the page cache.
+pub const POOLED_ALIGNMENT_BYTES: usize = 4096;
+
+/// The smallest pooled buffer; others are twice the one before.
+pub const POOLED_BUFFER_BYTES_MIN: usize = 4096;
+
+/// The largest buffer that a pool keeps. Larger ones are allocated and freed.
+pub const POOLED_BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of aligned buffers that a shard keeps for their next use. Beyond, they are allocated and
+/// freed.
+pub const POOLED_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of a direct read or write that is copied, or of a block of a reader or writer by default.
+pub const DIRECT_BLOCK_BYTES: usize = 1 << 20;
+
+/// Blocks that a direct reader has ahead, or a direct writer behind, by default.
+pub const DIRECT_BLOCKS_COUNT_DEFAULT: usize = 4;
+
+/// Most of these blocks. More is an error.
+pub const DIRECT_BLOCKS_COUNT_MAX: usize = 1024;
+
 /// Bytes that one read takes out of a pipe; what is left waits in the pipe.
 pub const PIPE_CHUNK_BYTES_MAX: usize = 64 * 1024;
 
@@ -166,6 +189,10 @@ pub const OFFLOAD_THREADS_SPARE_COUNT: usize = 2;
 /// Bytes of changes that wait for the log. Past it, writes wait until the disk has caught up.
 pub const LOG_PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of former content that wait for a snapshot because they were overwritten before it came to
+/// them. Past it, writes wait until the disk has caught up.
+pub const SNAPSHOT_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A poll longer than this is logged with the task's name.
 pub const SLOW_POLL_NS: u64 = 100_000_000;
 
@@ -195,5 +222,12 @@ const _: () = assert!(ATTEMPT_DELAY_MS_MIN <= ATTEMPT_DELAY_MS_DEFAULT);
 const _: () = assert!(POOL_QUEUE_COUNT_DEFAULT <= POOL_QUEUE_COUNT_MAX);
 const _: () = assert!(BLOCKING_THREADS_COUNT_MAX <= POOL_THREADS_COUNT_MAX);
 const _: () = assert!(UNREADY_PEER_US_MIN <= UNREADY_PEER_US_MAX);
+const _: () = assert!(POOLED_BUFFER_BYTES_MIN.is_power_of_two());
+const _: () = assert!(POOLED_BUFFER_BYTES_MAX.is_power_of_two());
+const _: () = assert!(POOLED_BUFFER_BYTES_MIN.is_multiple_of(POOLED_ALIGNMENT_BYTES));
+const _: () = assert!(POOLED_BYTES_MAX.is_multiple_of(POOLED_BUFFER_BYTES_MAX));
+const _: () = assert!(DIRECT_BLOCK_BYTES <= POOLED_BUFFER_BYTES_MAX);
+const _: () = assert!(DIRECT_BLOCKS_COUNT_DEFAULT <= DIRECT_BLOCKS_COUNT_MAX);
+const _: () = assert!(DIRECT_BLOCKS_COUNT_DEFAULT * DIRECT_BLOCK_BYTES * 2 <= POOLED_BYTES_MAX);
 const _: () = assert!(MESH_SLICE_NS <= SLICE_NS);
 const _: () = assert!(SLICE_NS < SLOW_POLL_NS);

@@ -143,7 +143,8 @@ fn versions() -> Vec<(String, String)> {
     let crates = PEERS
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), locked_version(LOCK_FILE, name)?)));
-    let programs = [("redis-server", "--version"), ("nginx", "-v"), ("wrk", "-v")];
+    let programs =
+        [("redis-server", "--version"), ("nginx", "-v"), ("wrk", "-v"), ("fio", "--version")];
     let programs = programs.iter().filter_map(|(name, flag)| {
         let output = Command::new(name).arg(flag).output().ok()?;
         let text = [output.stdout, output.stderr].concat();

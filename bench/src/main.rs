@@ -6,6 +6,7 @@
 mod accounting;
 mod affinity;
 mod compare;
+mod disk;
 mod environment;
 mod failure;
 mod floor;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Compare engines, floors and peers, and write a report.
     Compare(compare::Arguments),
+    /// Measure a disk by depth and block size, on every engine.
+    Disk(disk::Arguments),
     /// Drive a server with checked requests and report rate, latency and errors.
     Load(load::command::Arguments),
     /// Serve as a bare loop without any runtime: the limit that a runtime is measured against.
@@ -48,6 +51,7 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(arguments),
+        Command::Disk(arguments) => disk::run(arguments),
         Command::Load(arguments) => load::command::run_command(arguments),
         Command::Floor(arguments) => floor::run(arguments),
         Command::Peer(arguments) => peers::run(arguments),

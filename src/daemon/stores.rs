@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use super::Failure;
 use super::settings::StoreSettings;
+use crate::clock;
 use crate::engine::Engine;
 use crate::log::{self, Log, Policy, Slots, Writer};
 use crate::runtime::Runtime;
 use crate::service::resp::expiry_cycle::expire_forever;
 use crate::shard::ShardId;
 use crate::store::access::LockedStore;
+use crate::store::saving::{Saving, Schedule};
+use crate::store::storage::Storage;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
@@ -25,6 +28,7 @@ const LOCKED_PARTITIONS_COUNT: usize = 64;
 pub(super) struct Stores {
     holding: Holding,
     log: Option<Arc<Log>>,
+    storage: Option<Arc<Storage>>,
 }
 
 #[derive(Clone)]
@@ -54,7 +58,9 @@ impl Stores {
         let mut partitions: Vec<Partition> =
             map.partitions().map(|id| Partition::new(map.slots(id))).collect();
         let mut journalist = None;
+        let mut storage = None;
         if let Some(path) = &settings.data {
+            let began = clock::now();
             let opened = super::recover(path, map)?;
             partitions = opened.partitions;
             let last = log::Lsn(opened.start.next.lsn.0 - 1);
@@ -68,6 +74,9 @@ impl Stores {
                 lanes: lanes.collect(),
             };
             let log = Arc::new(log);
+            let saving = Arc::new(Saving::new(settings.snapshots, None));
+            let took = clock::now().since(began);
+            storage = Some(Arc::new(Storage::new(path, Arc::clone(&log), saving, took)));
             journalist = Some(Journalist { log, start: opened.start, settings: writer });
         }
         let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
@@ -77,7 +86,7 @@ impl Stores {
             let partitions = partitions.into_iter().map(Some).collect();
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
-        Ok((Self { holding, log }, journalist))
+        Ok((Self { holding, log, storage }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {
@@ -87,9 +96,9 @@ impl Stores {
         }
     }
 
-    /// The log, unless the store is in memory only.
-    pub(super) fn log(&self) -> Option<&Arc<Log>> {
-        self.log.as_ref()
+    /// Where the store is kept, unless it is in memory only.
+    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
+        self.storage.as_ref()
     }
 
     /// Gives the calling shard what its connections need.
@@ -126,6 +135,13 @@ impl Stores {
             log.close();
             // A log that has failed has ended the process.
             let _ = runtime.block_on(log.ended());
+        }
+    }
+
+    /// Takes over when snapshots are due.
+    pub(super) fn set_schedule(&self, schedule: Schedule) {
+        if let Some(storage) = &self.storage {
+            storage.saving.set_schedule(schedule);
         }
     }
 

@@ -183,6 +183,13 @@ pub(super) fn set_nonblocking(descriptor: RawFd, on: bool) -> Result<(), Errno> 
     Ok(())
 }
 
+/// Turns a file to direct I/O (O_DIRECT, fcntl(2)); EINVAL if its file system has none.
+pub(super) fn set_direct(descriptor: RawFd) -> Result<(), Errno> {
+    let flags = status_flags(descriptor)? | libc::O_DIRECT;
+    // SAFETY: F_SETFL takes no pointers.
+    check(unsafe { libc::fcntl(descriptor, libc::F_SETFL, flags) } as isize).map(drop)
+}
+
 /// RWF_NOSIGNAL of <linux/fs.h> (Linux 6.18): a write to a pipe that nobody reads gives EPIPE and
 /// raises no SIGPIPE.
 const NO_SIGNAL: i32 = 0x100;

@@ -382,6 +382,11 @@ pub(crate) fn shut_down_socket(socket: RawFd, direction: Direction) {
     let _ = calls::shutdown(socket, direction);
 }
 
+/// Turns a file to direct I/O; EINVAL if its file system has none.
+pub(crate) fn set_direct(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    calls::set_direct(file.as_raw_fd())
+}
+
 /// A descriptor that becomes readable when a child of this process has ended.
 pub(crate) fn open_process(process: libc::pid_t) -> Result<OwnedFd, Errno> {
     calls::open_process(process)

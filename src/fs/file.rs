@@ -70,7 +70,7 @@ impl Advice {
 
 /// Offsets are signed in the kernel, and the largest unsigned one would mean "where the file
 /// stands" (io_uring_enter(2)).
-fn check_offset(offset: u64, length: usize) -> std::result::Result<(), Errno> {
+pub(super) fn check_offset(offset: u64, length: usize) -> std::result::Result<(), Errno> {
     let end = offset.checked_add(length as u64);
     if end.is_some_and(|end| i64::try_from(end).is_ok()) {
         Ok(())

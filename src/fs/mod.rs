@@ -15,6 +15,7 @@
 //! nothing; what changes something may have done it, in part or not at all, and goes on with
 //! whatever it had begun until that is over.
 
+mod direct;
 mod directory;
 mod file;
 mod metadata;
@@ -28,6 +29,7 @@ use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub use self::direct::{DirectFile, DirectReader, DirectWriter, Window};
 pub use self::directory::{Directory, Entries, Entry};
 pub use self::file::{Advice, File, Space};
 pub use self::metadata::{DirectAlignment, FileKind, Metadata};

@@ -18,17 +18,18 @@ use super::lanes::Lanes;
 use crate::clock::{self, Instant};
 use crate::limits;
 
-/// When an acknowledged write is on stable storage.
+/// When an acknowledged write is on stable storage. A process that is killed, on a machine that goes
+/// on, loses nothing of the first, and of the others what it did in the last few milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Before it is acknowledged. Nothing acknowledged is ever lost.
     Always,
-    /// At most the interval later. A crash of the machine, or of the process, loses at most the
-    /// writes of one interval.
+    /// At most the interval later: a crash of the machine loses at most the writes of one interval,
+    /// also when a sync hangs, because then writes stall.
     #[default]
     Interval,
     /// When the kernel writes it back: a crash of the machine may lose what was written since the
-    /// last change of segments; one of the process a few milliseconds.
+    /// last change of segments.
     Never,
 }
 
@@ -66,12 +67,14 @@ pub struct Log {
     failed: AtomicBool,
     closing: AtomicBool,
     ended: AtomicBool,
+    /// Writers wait for a snapshot.
+    held: AtomicBool,
+    /// Records up to here are to be made durable soon, whatever the policy.
+    wanted: AtomicU64,
     /// Grows whenever the writer is to look around.
     calls: AtomicU64,
     /// When the first of what waits was appended.
     pending_since: AtomicU64,
-    /// Somebody waits for records up to here to be durable, whatever the policy.
-    wanted: AtomicU64,
     /// Records up to here are needed no more; 0 when that is done.
     trim: AtomicU64,
     reason: Mutex<Arc<str>>,
@@ -121,9 +124,10 @@ impl Log {
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
-            wanted: AtomicU64::new(0),
             trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
@@ -200,7 +204,7 @@ impl Log {
         Lsn(self.written.load(Ordering::Acquire))
     }
 
-    /// Waits until record `lsn` is durable, which it becomes at once for that, whatever the policy.
+    /// Waits until record `lsn` is durable.
     ///
     /// Cancel-safe: it only waits.
     ///
@@ -210,16 +214,26 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
+        // So that it does even if the policy is changed meanwhile to one that promises less.
         self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
-        if !self.is_strict() {
-            self.call();
-        }
         self.wait(Until::Durable(lsn)).await
     }
 
-    /// Whether somebody waits for more to become durable.
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
+    /// Has record `lsn` made durable soon, whatever the policy, and waits for that.
+    ///
+    /// Cancel-safe: it only waits.
+    ///
+    /// # Errors
+    /// The log has failed first.
+    pub async fn made_durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
+        self.call();
+        self.durable(lsn).await
+    }
+
+    /// Whether something was written that is to be durable soon, whatever the policy.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.durable_lsn().0
     }
 
     /// Whether a reply waits for the record that it depends on.
@@ -260,9 +274,21 @@ impl Log {
     #[inline]
     pub fn admission(&self) -> Admission {
         match self.admission.load(Ordering::Acquire) {
-            OPEN if self.lanes.bytes() <= limits::LOG_PENDING_BYTES_MAX => Admission::Open,
+            OPEN if !self.is_behind() => Admission::Open,
             OPEN | STALLED => Admission::Stalled,
             _ => Admission::Refused(Arc::clone(&self.reason())),
+        }
+    }
+
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.held.load(Ordering::Relaxed) || self.lanes.bytes() > limits::LOG_PENDING_BYTES_MAX
+    }
+
+    /// Stalls writes because a snapshot is behind, or lets them go on as far as that is concerned.
+    pub fn hold_writers(&self, held: bool) {
+        if self.held.swap(held, Ordering::AcqRel) && !held {
+            self.wake_waiters();
         }
     }
 
@@ -319,6 +345,8 @@ impl Log {
 
     pub(super) fn set_written(&self, lsn: Lsn) {
         self.written.store(lsn.0, Ordering::Release);
+        // Less waits now: writers that were stalled by that may go on.
+        self.wake_waiters();
     }
 
     /// Record `lsn` and all before it are on stable storage.

@@ -18,6 +18,7 @@ use std::fmt;
 pub use handle::{Admission, Figures, Log, LogFailed, Policy};
 pub use header::{SegmentHeader, SnapshotHeader};
 pub use record::{Head, Record, Slots};
+pub(crate) use segments::open_for_records;
 pub use segments::{Kept, SEGMENT_BYTES_MIN, Start};
 pub use writer::Writer;
 

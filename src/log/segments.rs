@@ -313,8 +313,8 @@ async fn prepare(path: &Path, bytes: u64) -> Result<File> {
     Ok(file)
 }
 
-/// Opens past the page cache, where the file system lets us.
-async fn open_for_records(path: &Path, options: OpenOptions) -> Result<File> {
+/// Opens for writing past the page cache, where the file system lets us.
+pub(crate) async fn open_for_records(path: &Path, options: OpenOptions) -> Result<File> {
     let options = options.write(true);
     match options.direct(true).open(path).await {
         Err(error) if error.errno().is_some_and(|errno| errno.0 == libc::EINVAL) => {

@@ -8,6 +8,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::handle::{Log, LogFailed, Policy};
 use super::record::{self, HEADER_BYTES, Head};
@@ -18,6 +19,10 @@ use crate::clock::{self, Instant};
 use crate::error::Result;
 use crate::metrics::{self, Measure};
 use crate::time;
+
+/// Where nobody waits for a record, the next is written this much later: fewer and longer writes
+/// cost less, and a process that is killed loses no more than this.
+const WRITE_EVERY: Duration = Duration::from_millis(2);
 
 /// Room for records that is kept.
 const ROOM_BYTES_KEPT: usize = 4 * 1024 * 1024;
@@ -41,6 +46,8 @@ pub struct Writer {
     room: AlignedBuffer,
     /// When the first of what was written but is not durable was appended.
     undurable_since: Option<Instant>,
+    /// When the last record was gathered.
+    gathered_at: Instant,
 }
 
 /// What a writer does next.
@@ -59,7 +66,15 @@ impl Writer {
         let next = start.next;
         let segments = Segments::begin(start, Arc::clone(&log), settings.segment_bytes).await?;
         let room = AlignedBuffer::new(ROOM_BYTES_MIN, ALIGNMENT_BYTES);
-        Ok(Self { log, segments, settings, next, room, undurable_since: None })
+        Ok(Self {
+            log,
+            segments,
+            settings,
+            next,
+            room,
+            undurable_since: None,
+            gathered_at: clock::now(),
+        })
     }
 
     /// Writes until the log is closed and everything is durable.
@@ -104,12 +119,15 @@ impl Writer {
     async fn step(&mut self) -> Step {
         let log = Arc::clone(&self.log);
         loop {
-            // Before more is written: a log that is never idle is synced as well.
+            // What is due comes first: under load there is always something pending.
             let due = self.sync_due();
             if due.is_some_and(|due| clock::now() >= due) {
                 return Step::Sync;
             }
             if log.pending_bytes() > 0 {
+                if !log.is_strict() && !log.is_closing() {
+                    time::sleep_until(self.gathered_at + WRITE_EVERY).await;
+                }
                 return Step::Record;
             }
             if log.is_closing() {
@@ -132,10 +150,11 @@ impl Writer {
     /// When what was written has to be made durable.
     fn sync_due(&self) -> Option<Instant> {
         let since = self.undurable_since?;
+        if self.log.is_wanted() {
+            return Some(since);
+        }
         match self.log.policy() {
             Policy::Always => Some(since),
-            // A client asks to be told, or waited when the policy was another.
-            _ if self.log.is_waited_for() => Some(since),
             // Half of the time is left for the sync itself.
             Policy::Interval => Some(since + self.log.interval() / 2),
             Policy::Never => None,
@@ -149,6 +168,7 @@ impl Writer {
             self.sync().await?;
         }
         let (since, began) = (self.log.pending_since(), clock::now());
+        self.gathered_at = began;
         let payload_bytes = self.gather();
         let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
         let seals = self.until_there_is_room(async |this| this.make_room(padded).await).await?;

@@ -233,11 +233,15 @@ pub enum Counter {
     KeyspaceMisses,
     /// Keys removed because their time was over.
     KeysExpired,
+    /// Writes refused because the disk was full.
+    WritesRefused,
+    /// Times a connection with a write waited because the disk was behind.
+    WriteStalls,
 }
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -267,6 +271,8 @@ impl Counter {
         Self::KeyspaceHits,
         Self::KeyspaceMisses,
         Self::KeysExpired,
+        Self::WritesRefused,
+        Self::WriteStalls,
     ];
 
     /// The counter's name, lower case with underscores.
@@ -315,6 +321,8 @@ impl Counter {
             Self::KeyspaceHits => ("keyspace_hits", "Key look-ups that found a value."),
             Self::KeyspaceMisses => ("keyspace_misses", "Key look-ups that found none."),
             Self::KeysExpired => ("keys_expired", "Keys removed because their time was over."),
+            Self::WritesRefused => ("writes_refused", "Writes refused: the disk was full."),
+            Self::WriteStalls => ("write_stalls", "Waits of writes: the disk was behind."),
         }
     }
 }

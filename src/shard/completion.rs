@@ -20,6 +20,8 @@ enum State {
     /// Not yet submitted: a future does nothing until it is polled.
     Idle(Op),
     InFlight(SlotKey, Home),
+    /// It was started ahead of its first poll, and could not be.
+    Refused(Errno),
     Done,
 }
 
@@ -34,6 +36,19 @@ impl Completion {
         Self { state: State::Idle(op) }
     }
 
+    /// Submits it now, before anybody awaits it.
+    pub(crate) fn start(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::Idle(op) => {
+                context::with(|shard| match shard.driver.borrow_mut().submit(op, shard.now()) {
+                    Ok(key) => State::InFlight(key, Home(Rc::downgrade(shard))),
+                    Err(errno) => State::Refused(errno),
+                })
+            }
+            begun => begun,
+        };
+    }
+
     /// Takes the operation back if it has not been submitted and is what `is_it` looks for.
     pub(crate) fn take_unless_begun(&mut self, is_it: impl FnOnce(&Op) -> bool) -> Option<Op> {
         match &self.state {
@@ -42,7 +57,7 @@ impl Completion {
         }
         match std::mem::replace(&mut self.state, State::Done) {
             State::Idle(op) => Some(op),
-            State::InFlight(..) | State::Done => unreachable!("matched above"),
+            _ => unreachable!("matched above"),
         }
     }
 }
@@ -63,6 +78,9 @@ impl Future for Completion {
                 State::InFlight(key, home) => {
                     home.assert_current(shard);
                     (key, Some(home))
+                }
+                State::Refused(errno) => {
+                    return Poll::Ready(Outcome { result: Err(errno), op: Op::Idle });
                 }
                 State::Done => panic!("an operation is not polled after its outcome"),
             };

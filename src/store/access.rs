@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::Gate;
-use super::{Keeping, Partition, PartitionId, SlotMap};
+use super::{Keeping, Partition, PartitionId, SlotMap, snapshot};
 use crate::log::{Admission, Log, LogFailed, Lsn};
 
 /// Changes of a visit that are handed over before it ends. They are bounded by what one command
@@ -229,6 +229,7 @@ fn hand_over(partition: &mut Partition, id: PartitionId, log: &Log) -> Trace {
         trace.wrote = log.append(id.index(), partition.changes());
         partition.changes_handed_over(trace.wrote);
     }
+    snapshot::hold_writers(partition, log);
     trace
 }
 
@@ -354,6 +355,7 @@ fn hand_over_all(lent: &mut [&mut Partition], ids: &[PartitionId], log: &Log) ->
         if !partition.changes().is_empty() {
             partition.changes_handed_over(wrote);
         }
+        snapshot::hold_writers(partition, log);
     }
     trace
 }

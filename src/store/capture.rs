@@ -4,10 +4,16 @@
 //! Invariant: every key that was there at the beginning comes out exactly once, as it was then: by
 //! the walk, or just before it is changed for the first time, whichever happens earlier.
 
+use std::collections::VecDeque;
+
 use super::DATABASES_COUNT;
 use super::change::encode_set;
 use super::keyspace::{Found, Keyspace};
 use super::slab::Place;
+
+/// What comes out is handed on in pieces of about this many bytes: none ends within a change, and
+/// only the last is shorter.
+pub const PIECE_BYTES: usize = 256 * 1024;
 
 /// The walk over one database.
 #[derive(Debug, Default)]
@@ -50,21 +56,24 @@ impl Walk {
 #[derive(Debug)]
 pub struct Capture {
     walks: [Walk; DATABASES_COUNT],
-    /// What has come out and was not taken yet, as changes.
-    out: Vec<u8>,
+    /// What has come out and was not taken yet, as changes, in pieces.
+    out: VecDeque<Vec<u8>>,
+    /// Bytes of these.
+    waiting_bytes: usize,
     keys: u64,
 }
 
 impl Capture {
     pub(super) fn new(keyspaces: &[Keyspace; DATABASES_COUNT]) -> Self {
-        Self { walks: keyspaces.each_ref().map(Walk::new), out: Vec::new(), keys: 0 }
+        let walks = keyspaces.each_ref().map(Walk::new);
+        Self { walks, out: VecDeque::new(), waiting_bytes: 0, keys: 0 }
     }
 
     /// The key found in database `db` is about to be changed or removed.
     pub(super) fn before_change(&mut self, db: usize, keyspace: &Keyspace, found: Found) {
         let walk = &mut self.walks[db];
         if walk.is_ahead(found.place()) && walk.mark(found.place()) {
-            put(&mut self.out, db, keyspace, found);
+            self.waiting_bytes += put(&mut self.out, db, keyspace, found);
             self.keys += 1;
         }
     }
@@ -96,7 +105,7 @@ impl Capture {
         let mut left = places;
         for (db, walk) in self.walks.iter_mut().enumerate() {
             while walk.cursor < walk.end {
-                if self.out.len() >= bytes || left == 0 {
+                if self.waiting_bytes >= bytes || left == 0 {
                     return false;
                 }
                 left -= 1;
@@ -105,7 +114,7 @@ impl Capture {
                 if !walk.is_done(place)
                     && let Some(found) = keyspace.at(place)
                 {
-                    put(&mut self.out, db, keyspace, found);
+                    self.waiting_bytes += put(&mut self.out, db, keyspace, found);
                     self.keys += 1;
                 }
                 walk.cursor += 1;
@@ -115,14 +124,22 @@ impl Capture {
         true
     }
 
-    /// What has come out since the last time, as changes back to back.
+    /// The first piece of what has come out and was not taken yet, as changes back to back; empty
+    /// if there is none.
     pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
+        let piece = self.out.pop_front().unwrap_or_default();
+        self.waiting_bytes -= piece.len();
+        piece
     }
 
     /// Bytes that wait to be taken.
     pub fn waiting_bytes(&self) -> usize {
-        self.out.len()
+        self.waiting_bytes
+    }
+
+    /// Whether it keeps the content of a database that was emptied meanwhile.
+    pub fn keeps_emptied(&self) -> bool {
+        self.walks.iter().any(|walk| walk.emptied.is_some())
     }
 
     /// How many keys have come out.
@@ -131,9 +148,16 @@ impl Capture {
     }
 }
 
-fn put(out: &mut Vec<u8>, db: usize, keyspace: &Keyspace, found: Found) {
+/// Adds a key to the last piece, or begins another; answers how many bytes it took.
+fn put(out: &mut VecDeque<Vec<u8>>, db: usize, keyspace: &Keyspace, found: Found) -> usize {
     let super::Value::String(text) = keyspace.value(found);
-    encode_set(out, db, keyspace.key(found), text.as_slice(), keyspace.deadline(found));
+    if out.back().is_none_or(|piece| piece.len() >= PIECE_BYTES) {
+        out.push_back(Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8));
+    }
+    let Some(piece) = out.back_mut() else { return 0 };
+    let before = piece.len();
+    encode_set(piece, db, keyspace.key(found), text.as_slice(), keyspace.deadline(found));
+    piece.len() - before
 }
 
 #[cfg(test)]

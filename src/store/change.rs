@@ -75,7 +75,7 @@ pub enum Change<'a> {
 /// The bytes are no changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are no change of a key: {0}")]
-pub struct NoChange(&'static str);
+pub struct NoChange(pub(super) &'static str);
 
 impl<'a> Change<'a> {
     /// Appends the bytes of this change to `out`.

@@ -155,12 +155,12 @@ impl Partition {
     pub fn replay(&mut self, change: &Change<'_>) -> bool {
         let at = |deadline: Option<u64>| deadline.map_or(Expiry::Never, Expiry::At);
         let mut database = self.database(change.db());
+        if let Change::Set { key, value, deadline, .. } = *change {
+            database.set_string(key, value, at(deadline));
+            return true;
+        }
         let found = change.key().and_then(|key| database.find(key, 0));
         match (*change, found) {
-            (Change::Set { key, value, deadline, .. }, _) => {
-                database.set_string(key, value, at(deadline));
-                true
-            }
             (Change::Delete { .. }, Some(found)) => {
                 database.remove(found);
                 true
@@ -177,7 +177,7 @@ impl Partition {
                 self.flush_slots(db, slots);
                 true
             }
-            (_, None) => false,
+            (Change::Set { .. }, _) | (_, None) => false,
         }
     }
 
@@ -220,6 +220,12 @@ impl Partition {
     /// The capture that is under way.
     pub fn capture(&mut self) -> Option<&mut Capture> {
         self.ledger.capture.as_deref_mut()
+    }
+
+    /// Bytes of the capture under way that wait to be taken.
+    #[inline]
+    pub fn captured_bytes(&self) -> usize {
+        self.ledger.capture.as_ref().map_or(0, |capture| capture.waiting_bytes())
     }
 
     /// Ends a capture, complete or not.

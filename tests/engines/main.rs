@@ -22,6 +22,8 @@ mod cpu;
 mod cross_thread;
 mod crowds;
 mod datagram;
+mod direct;
+mod direct_streams;
 mod endings;
 #[path = "../faults/mod.rs"]
 mod faults;

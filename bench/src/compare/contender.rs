@@ -56,6 +56,8 @@ pub(crate) enum Contender {
     Redis,
     /// nginx with one worker.
     Nginx,
+    /// fio with its io_uring engine.
+    Fio,
 }
 
 /// Where the programs are and what they may use.
@@ -67,6 +69,8 @@ pub(crate) struct Site {
     pub(crate) bench: PathBuf,
     /// A directory of this run for configurations, logs and files to serve.
     pub(crate) directory: PathBuf,
+    /// Where the file of the disk workloads is made.
+    pub(crate) disk: PathBuf,
 }
 
 /// The name under [`Site::directory`] of what HTTP servers serve.
@@ -89,6 +93,7 @@ impl Contender {
             Contender::Peer(name) => name.text().into(),
             Contender::Redis => "redis".into(),
             Contender::Nginx => "nginx".into(),
+            Contender::Fio => "fio".into(),
         }
     }
 
@@ -97,7 +102,11 @@ impl Contender {
         match self {
             Contender::Annulus(_) => true,
             Contender::Floor(_) => matches!(service, Service::Echo | Service::Resp),
+            Contender::Peer(peers::Name::Tokio) => {
+                matches!(service, Service::Echo | Service::Disk)
+            }
             Contender::Peer(_) => service == Service::Echo,
+            Contender::Fio => service == Service::Disk,
             Contender::Redis => service == Service::Resp,
             Contender::Nginx => service == Service::Http,
         }
@@ -143,6 +152,7 @@ impl Contender {
                 command
             }
             Contender::Nginx => nginx(port, &site.directory)?,
+            Contender::Fio => return Err(Failure::Failed("fio is no server".into())),
         };
         command.current_dir(&site.directory);
         Ok(command)

@@ -5,6 +5,7 @@
 
 pub(crate) mod contender;
 pub(crate) mod cores;
+mod disk;
 pub(crate) mod rounds;
 mod server;
 pub(crate) mod statistics;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::disk::fio;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::load::command::payload;
@@ -81,6 +83,9 @@ pub(crate) struct Arguments {
     /// The end of the run's directory name, after the date.
     #[arg(long, default_value = "compare")]
     name: String,
+    /// A directory on the disk of the disk workloads: a file of 1 GiB is made there, and removed.
+    #[arg(long, default_value = ".")]
+    disk: PathBuf,
     /// The daemon; by default the `annulus` beside this program.
     #[arg(long)]
     annulus: Option<PathBuf>,
@@ -102,7 +107,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let plan = arguments.plan();
     // Echo is served by this program; everything else by the daemon.
     let daemon_wanted = contenders.iter().any(|one| matches!(one, Contender::Annulus(_)))
-        && plan.iter().any(|(service, _)| *service != Service::Echo);
+        && plan.iter().any(|(service, _)| !matches!(service, Service::Echo | Service::Disk));
     let site = site(&arguments, daemon_wanted, &directory.0)?;
     let environment = Environment::read();
     let windows = windows(&plan, &contenders, arguments.rounds());
@@ -130,7 +135,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let mut results = Results::default();
     for (service, cases) in &plan {
-        let part = rounds::run(&program, *service, cases, &contenders);
+        let part = match service {
+            Service::Disk => disk::run(&program, cases, &contenders),
+            _ => rounds::run(&program, *service, cases, &contenders),
+        };
         // Ctrl-C reaches the servers too, so what they did is no news.
         if stop.load(Ordering::Relaxed) {
             return Err(Failure::Failed("interrupted".into()));
@@ -162,10 +170,7 @@ impl Arguments {
         if self.targets && !self.peers {
             return Err(Failure::usage("--targets compares with others: add --peers"));
         }
-        if self.name.contains('/') || self.name.is_empty() {
-            return Err(Failure::usage("--name is part of a directory's name: no /, not empty"));
-        }
-        Ok(())
+        check_name(&self.name)
     }
 
     fn rounds(&self) -> usize {
@@ -190,9 +195,11 @@ impl Arguments {
             } else {
                 eprintln!("without tokio, monoio, compio and glommio: add `--features peers`");
             }
-            for (contender, program) in
-                [(Contender::Redis, "redis-server"), (Contender::Nginx, "nginx")]
-            {
+            for (contender, program) in [
+                (Contender::Redis, "redis-server"),
+                (Contender::Nginx, "nginx"),
+                (Contender::Fio, fio::PROGRAM),
+            ] {
                 if installed(program) {
                     all.push(contender);
                 } else {
@@ -227,6 +234,14 @@ impl Arguments {
     }
 }
 
+/// The name of a run ends its directory's.
+pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
+    if name.contains('/') || name.is_empty() {
+        return Err(Failure::usage("--name is part of a directory's name: no /, not empty"));
+    }
+    Ok(())
+}
+
 /// How many measurements a run takes.
 fn windows(plan: &[(Service, Vec<Case>)], contenders: &[Contender], rounds: usize) -> usize {
     let per_round: usize = plan
@@ -247,7 +262,7 @@ fn progress_bar(windows: usize) -> ProgressBar {
 }
 
 /// A flag that SIGINT and SIGTERM raise; a second one ends the program at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -297,7 +312,8 @@ fn site(arguments: &Arguments, daemon_wanted: bool, directory: &Path) -> Result<
             annulus.display()
         )));
     }
-    Ok(Site { annulus: absolute(annulus), bench, directory: directory.to_owned() })
+    let disk = arguments.disk.clone();
+    Ok(Site { annulus: absolute(annulus), bench, directory: directory.to_owned(), disk })
 }
 
 /// Servers run in the run's directory, so a relative path would miss.

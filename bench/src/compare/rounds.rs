@@ -139,7 +139,13 @@ pub(crate) fn run(
 }
 
 impl Results {
-    fn book(&mut self, contender: Contender, case: &Case, sample: Sample, rate: Option<f64>) {
+    pub(crate) fn book(
+        &mut self,
+        contender: Contender,
+        case: &Case,
+        sample: Sample,
+        rate: Option<f64>,
+    ) {
         let row = self.rows.iter_mut().find(|row| row.contender == contender && row.case == *case);
         if let Some(row) = row {
             row.rate = rate;

@@ -33,6 +33,8 @@ pub(crate) enum Service {
     Http,
     /// HTTP with cores for its cpu pool.
     Mixed,
+    /// A file, without a server.
+    Disk,
 }
 
 /// The workloads that can be chosen.
@@ -50,17 +52,30 @@ pub(crate) enum Workload {
     File,
     /// Light HTTP GETs beside argon2 requests.
     Mixed,
+    /// 4 KiB read anywhere in a file, past the page cache.
+    DiskRead,
+    /// A file of 1 GiB written in order, past the page cache.
+    DiskWrite,
+    /// A file of 1 GiB read in order, past the page cache.
+    DiskScan,
 }
 
 impl Workload {
+    /// Those that need a disk and no server.
+    pub(crate) const DISK: [Workload; 3] =
+        [Workload::DiskRead, Workload::DiskWrite, Workload::DiskScan];
+
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Workload; 6] = [
+    pub(crate) const ALL: [Workload; 9] = [
         Workload::Echo,
         Workload::Get,
         Workload::Set,
         Workload::Kv,
         Workload::File,
         Workload::Mixed,
+        Workload::DiskRead,
+        Workload::DiskWrite,
+        Workload::DiskScan,
     ];
 
     /// What has to be served for it.
@@ -70,16 +85,20 @@ impl Workload {
             Workload::Get | Workload::Set => Service::Resp,
             Workload::Kv | Workload::File => Service::Http,
             Workload::Mixed => Service::Mixed,
+            Workload::DiskRead | Workload::DiskWrite | Workload::DiskScan => Service::Disk,
         }
     }
 
-    /// Connections unless others are asked for: those of the targets.
-    fn default_connections(self) -> &'static [usize] {
+    /// Connections unless others are asked for: those of the targets. For a disk, operations under
+    /// way at a time.
+    pub(crate) fn default_connections(self) -> &'static [usize] {
         match self {
             Workload::Echo => &[1, 64, 1000],
             Workload::Get | Workload::Set => &[50],
             Workload::Kv | Workload::File => &[64],
             Workload::Mixed => &[16],
+            Workload::DiskRead => &[32],
+            Workload::DiskWrite | Workload::DiskScan => &[4],
         }
     }
 
@@ -99,6 +118,18 @@ impl Workload {
             Workload::Kv => "HTTP GET /kv",
             Workload::File => "HTTP 1 KiB file",
             Workload::Mixed => "light GET",
+            Workload::DiskRead => "disk read 4 KiB",
+            Workload::DiskWrite => "disk write 1 MiB",
+            Workload::DiskScan => "disk scan 1 MiB",
+        }
+    }
+
+    /// Bytes of one request, where the workload sets them.
+    fn fixed_bytes(self) -> Option<usize> {
+        match self {
+            Workload::DiskRead => Some(4 << 10),
+            Workload::DiskWrite | Workload::DiskScan => Some(1 << 20),
+            _ => None,
         }
     }
 }
@@ -162,6 +193,9 @@ impl Case {
     pub(crate) fn work(&self, address: SocketAddr) -> Work {
         let host = address.to_string();
         match self.workload {
+            Workload::DiskRead | Workload::DiskWrite | Workload::DiskScan => {
+                unreachable!("there is no server to ask")
+            }
             Workload::Echo => Work::Echo { payload_bytes: self.payload_bytes },
             Workload::Get => Work::Resp { operation: Operation::Get, values: values() },
             Workload::Set => Work::Resp { operation: Operation::Set, values: values() },
@@ -214,7 +248,9 @@ pub(crate) fn plan(
             groups.push((service, Vec::new()));
         }
         let Some((_, cases)) = groups.last_mut() else { continue };
-        let fixed_connections = workload == Workload::Mixed || connections.is_empty();
+        let is_fixed = matches!(service, Service::Mixed | Service::Disk);
+        let fixed_connections = is_fixed || connections.is_empty();
+        let payload_bytes = workload.fixed_bytes().unwrap_or(payload_bytes);
         let all = if fixed_connections { workload.default_connections() } else { connections };
         let case = |connections, pipeline, pace| Case {
             workload,
@@ -250,7 +286,8 @@ mod tests {
     fn the_default_plan_holds_every_target() {
         let groups = plan(&Workload::ALL, &[], 64, true);
         let services: Vec<Service> = groups.iter().map(|(service, _)| *service).collect();
-        assert_eq!(services, [Service::Echo, Service::Resp, Service::Http, Service::Mixed]);
+        let expected = [Service::Echo, Service::Resp, Service::Http, Service::Mixed, Service::Disk];
+        assert_eq!(services, expected);
         let names: Vec<String> = groups
             .iter()
             .flat_map(|(_, cases)| cases)
@@ -275,6 +312,9 @@ mod tests {
                 "HTTP 1 KiB file @64",
                 "light GET alone @16",
                 "light GET beside argon2 @16",
+                "disk read 4 KiB @32",
+                "disk write 1 MiB @4",
+                "disk scan 1 MiB @4",
             ]
         );
     }

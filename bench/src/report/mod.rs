@@ -6,7 +6,7 @@
 mod logs;
 mod page;
 mod plot;
-mod table;
+pub(crate) mod table;
 mod targets;
 
 use std::fs;
@@ -20,6 +20,7 @@ use crate::compare::contender::{Contender, Engine};
 use crate::compare::cores::Cores;
 use crate::compare::rounds::{Results, Row};
 use crate::compare::statistics::Spread;
+use crate::compare::workload::Service;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::say;
@@ -33,15 +34,15 @@ const IDLE_SHOWN: usize = 4;
 /// Latencies in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p99_9: f64,
-    max: f64,
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) max: f64,
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let micros = |nanos: u64| nanos as f64 / 1000.0;
         Self {
             p50: micros(histogram.value_at_quantile(0.5)),
@@ -72,6 +73,9 @@ pub(crate) struct Line {
     to_threads: Option<f64>,
     to_epoll: Option<f64>,
     rounds: Vec<Round>,
+    /// Whether a core is meant to be what sets the rate.
+    #[serde(skip)]
+    wants_core: bool,
 }
 
 /// The figures of one round, for whoever wants to recompute.
@@ -113,6 +117,7 @@ impl Line {
             to_threads: relative_to(Engine::Threads),
             to_epoll: relative_to(Engine::Epoll),
             rounds: row.samples.iter().map(|sample| Round::of(&sample.outcome)).collect(),
+            wants_core: row.case.workload.service() != Service::Disk,
         })
     }
 }
@@ -198,7 +203,8 @@ impl Report {
             ));
         }
         let idle = self.lines.iter().filter(|line| {
-            line.open_loop_rate.is_none()
+            line.wants_core
+                && line.open_loop_rate.is_none()
                 && line.connections > 1
                 && line.busy.is_some_and(|busy| busy < BUSY_MIN)
         });
@@ -222,7 +228,7 @@ impl Report {
 
     /// Writes everything into a new directory under `output` and returns it.
     pub(crate) fn write(&self, output: &Path, name: &str) -> Result<PathBuf, Failure> {
-        let directory = free_directory(output, &format!("{}-{name}", today()));
+        let directory = run_directory(output, name);
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(&directory)?;
             fs::write(directory.join("report.json"), self.json())?;
@@ -253,6 +259,11 @@ impl Report {
         });
         format!("{value:#}\n")
     }
+}
+
+/// Where a run of today by this name goes under `output`: nothing is there yet.
+pub(crate) fn run_directory(output: &Path, name: &str) -> PathBuf {
+    free_directory(output, &format!("{}-{name}", today()))
 }
 
 /// `base` under `output`, with a number behind it if that is taken.

@@ -12,7 +12,7 @@ const FIRST_FIGURE: usize = 3;
 
 /// A header and rows of cells.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
@@ -74,7 +74,7 @@ pub(super) fn of_targets(targets: &[Judged]) -> Table {
                 target.connections.to_string(),
                 target.ours.clone(),
                 target.theirs.clone(),
-                format!("≤ {:.2}", target.max),
+                target.bound.to_string(),
                 optional(measured.map(|ratio| format!("{:.3}", ratio.median))),
                 optional(range),
                 verdict.to_owned(),
@@ -85,7 +85,7 @@ pub(super) fn of_targets(targets: &[Judged]) -> Table {
 }
 
 /// Three significant digits or so, without exponent.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     match value {
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
@@ -99,6 +99,17 @@ fn optional(cell: Option<String>) -> String {
 }
 
 impl Table {
+    /// A table without rows.
+    pub(crate) fn new(header: Vec<&'static str>) -> Self {
+        Self { header, rows: Vec::new() }
+    }
+
+    /// Adds a row, with a cell for each column.
+    pub(crate) fn push(&mut self, row: Vec<String>) {
+        assert_eq!(row.len(), self.header.len());
+        self.rows.push(row);
+    }
+
     fn widths(&self) -> Vec<usize> {
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
@@ -108,7 +119,7 @@ impl Table {
     }
 
     /// Aligned columns.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let widths = self.widths();
         let line = |cells: &mut dyn Iterator<Item = &str>| {
             let mut line = String::new();
@@ -135,7 +146,7 @@ impl Table {
     }
 
     /// A Markdown table.
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = format!("| {} |\n|", self.header.join(" | "));
         for column in 0..self.header.len() {
             text.push_str(if column >= FIRST_FIGURE { "---:|" } else { "---|" });

@@ -1,7 +1,10 @@
 //! The project's targets, and whether a run met them.
 //!
-//! Each is a ratio of annulus to a contender in the same case of the same run, lower is better.
+//! Each is a ratio of annulus to a contender in the same case of the same run: of costs, where lower
+//! is better, or of rates, where higher is.
 //! Invariant: a target that was not measured is neither met nor missed.
+
+use std::fmt;
 
 use serde::Serialize;
 
@@ -17,6 +20,7 @@ const THREADS: Contender = Contender::Annulus(Engine::Threads);
 const FLOOR_RING: Contender = Contender::Floor(floor::Engine::Ring);
 const FLOOR_EPOLL: Contender = Contender::Floor(floor::Engine::Epoll);
 const FLOOR_THREADS: Contender = Contender::Floor(floor::Engine::Threads);
+const FIO: Contender = Contender::Fio;
 const TOKIO: Contender = Contender::Peer(peers::Name::Tokio);
 
 /// Server CPU per echo: ours, theirs, the highest ratio allowed. At 64 and at 1000 connections.
@@ -35,8 +39,40 @@ const ECHO: [(Contender, Contender, f64); 9] = [
 const RESP: [(usize, f64, f64); 3] = [(1, 0.90, 1.10), (16, 0.48, 1.10), (64, 0.38, 1.10)];
 /// Server CPU per HTTP request relative to nginx.
 const HTTP: [(Workload, f64); 2] = [(Workload::Kv, 0.80), (Workload::File, 0.75)];
+/// CPU per 4 KiB read anywhere, at depth 32.
+const DISK_CPU: [(Contender, f64); 2] = [(FIO, 1.15), (TOKIO, 0.35)];
+/// Rates of the disk workloads relative to fio.
+const DISK_RATE: f64 = 0.95;
 /// p99 of light requests beside argon2, relative to the same alone.
 const LIGHT_P99: f64 = 1.5;
+
+/// How far a ratio may go.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Bound {
+    /// For costs.
+    AtMost(f64),
+    /// For rates.
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn holds(self, ratio: f64) -> bool {
+        match self {
+            Bound::AtMost(bound) => ratio <= bound,
+            Bound::AtLeast(bound) => ratio >= bound,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::AtMost(bound) => write!(formatter, "≤ {bound:.2}"),
+            Bound::AtLeast(bound) => write!(formatter, "≥ {bound:.2}"),
+        }
+    }
+}
 
 /// One target and what was measured.
 #[derive(Debug, Serialize)]
@@ -45,14 +81,14 @@ pub(crate) struct Judged {
     pub(super) connections: usize,
     pub(super) ours: String,
     pub(super) theirs: String,
-    pub(super) max: f64,
+    pub(super) bound: Bound,
     pub(super) measured: Option<Spread>,
 }
 
 impl Judged {
     /// Whether the target was met; `None` if it was not measured.
     pub(super) fn is_met(&self) -> Option<bool> {
-        self.measured.map(|ratio| ratio.median <= self.max)
+        self.measured.map(|ratio| self.bound.holds(ratio.median))
     }
 }
 
@@ -89,7 +125,23 @@ impl Scene {
             connections: self.connections,
             ours: ours.name(),
             theirs: theirs.name(),
-            max,
+            bound: Bound::AtMost(max),
+            measured,
+        }
+    }
+
+    /// Operations per second of `ours` relative to `theirs`.
+    fn rate(self, rows: &[Row], ours: Contender, theirs: Contender, min: f64) -> Judged {
+        let rates = |contender| self.row(rows, contender, Pace::Closed).map(Row::rates);
+        let measured = rates(ours)
+            .zip(rates(theirs))
+            .and_then(|(ours, theirs)| Spread::of_ratios(&ours, &theirs));
+        Judged {
+            workload: format!("{}, rate", self.workload.text()),
+            connections: self.connections,
+            ours: ours.name(),
+            theirs: theirs.name(),
+            bound: Bound::AtLeast(min),
             measured,
         }
     }
@@ -110,7 +162,7 @@ impl Scene {
             connections: self.connections,
             ours: format!("{} beside argon2", ours.name()),
             theirs: "alone".into(),
-            max: LIGHT_P99,
+            bound: Bound::AtMost(LIGHT_P99),
             measured,
         }
     }
@@ -136,7 +188,19 @@ pub(super) fn judge(rows: &[Row]) -> Vec<Judged> {
     }
     let scene = Scene { workload: Workload::Mixed, connections: 16, pipeline: 1 };
     judged.push(scene.p99(rows, URING));
+    judged.extend(judge_disk(rows));
     judged
+}
+
+fn judge_disk(rows: &[Row]) -> Vec<Judged> {
+    let scene = |workload: Workload| {
+        let connections = workload.default_connections()[0];
+        Scene { workload, connections, pipeline: 1 }
+    };
+    let reads = scene(Workload::DiskRead);
+    let costs = DISK_CPU.map(|(theirs, max)| reads.cpu(rows, URING, theirs, max));
+    let rates = Workload::DISK.map(|workload| scene(workload).rate(rows, URING, FIO, DISK_RATE));
+    costs.into_iter().chain(rates).collect()
 }
 
 #[cfg(test)]
@@ -149,7 +213,7 @@ mod tests {
             connections: 1,
             ours: String::new(),
             theirs: String::new(),
-            max: 1.08,
+            bound: Bound::AtMost(1.08),
             measured: measured.and_then(|ratio| Spread::of([ratio])),
         }
     }
@@ -158,6 +222,14 @@ mod tests {
     fn a_ratio_up_to_the_target_meets_it() {
         assert_eq!(judged(Some(1.08)).is_met(), Some(true));
         assert_eq!(judged(Some(1.081)).is_met(), Some(false));
+    }
+
+    #[test]
+    fn a_rate_from_the_target_on_meets_it() {
+        let rate = |ratio| Judged { bound: Bound::AtLeast(0.95), ..judged(Some(ratio)) };
+        assert_eq!(rate(0.95).is_met(), Some(true));
+        assert_eq!(rate(0.949).is_met(), Some(false));
+        assert_eq!(rate(1.0).bound.to_string(), "≥ 0.95");
     }
 
     #[test]

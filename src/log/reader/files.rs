@@ -48,24 +48,24 @@ impl ReadAt for &[u8] {
     }
 }
 
-/// The segments of a log, by number.
-pub trait SegmentFiles {
-    /// An open segment.
+/// The files of a data directory, by name.
+pub trait Files {
+    /// An open file.
     type File: ReadAt;
 
-    /// Opens segment `sequence`.
-    fn open(&self, sequence: u64) -> io::Result<Self::File>;
+    /// Opens the file of this name.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
 }
 
-/// The segments in a folder.
+/// The files in a folder.
 #[derive(Clone, Debug)]
 pub struct FolderFiles(pub PathBuf);
 
-impl SegmentFiles for FolderFiles {
+impl Files for FolderFiles {
     type File = File;
 
-    fn open(&self, sequence: u64) -> io::Result<File> {
-        let file = File::open(self.0.join(name::segment(sequence)))?;
+    fn open(&self, name: &str) -> io::Result<File> {
+        let file = File::open(self.0.join(name))?;
         // Advice only: the kernel reads further ahead of us.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         Ok(file)
@@ -76,11 +76,12 @@ impl SegmentFiles for FolderFiles {
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryFiles<'a>(pub &'a BTreeMap<u64, Vec<u8>>);
 
-impl<'a> SegmentFiles for MemoryFiles<'a> {
+impl<'a> Files for MemoryFiles<'a> {
     type File = &'a [u8];
 
-    fn open(&self, sequence: u64) -> io::Result<&'a [u8]> {
-        self.0.get(&sequence).map(Vec::as_slice).ok_or(io::ErrorKind::NotFound.into())
+    fn open(&self, name: &str) -> io::Result<&'a [u8]> {
+        let file = name::parse_segment(name).and_then(|sequence| self.0.get(&sequence));
+        file.map(Vec::as_slice).ok_or(io::ErrorKind::NotFound.into())
     }
 }
 

@@ -12,7 +12,7 @@ mod snapshot;
 use std::io;
 
 pub use damage::{Damage, Damaged, ReadError};
-pub use files::{FolderFiles, MemoryFiles, ReadAt, SegmentFiles};
+pub use files::{Files, FolderFiles, MemoryFiles, ReadAt};
 pub use snapshot::SnapshotReader;
 
 use super::header::SegmentHeader;
@@ -56,7 +56,7 @@ pub struct Torn {
 
 /// A reader of the segments of one store. It holds one record at a time.
 #[derive(Debug)]
-pub struct Reader<F: SegmentFiles> {
+pub struct Reader<F: Files> {
     files: F,
     id: StoreId,
     seed: Seed,
@@ -67,6 +67,17 @@ pub struct Reader<F: SegmentFiles> {
     link: Link,
     /// Of the segments that are done with.
     bytes_done: u64,
+    /// Where the last record was.
+    place: Place,
+}
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The segment.
+    pub sequence: u64,
+    /// Where in it, in bytes.
+    pub offset: u64,
 }
 
 /// The segment that is being read.
@@ -79,7 +90,7 @@ struct Current<T> {
     is_sealed: bool,
 }
 
-impl<F: SegmentFiles> Reader<F> {
+impl<F: Files> Reader<F> {
     /// A reader of the segments `sequences` of store `id`, which begins at the last segment that
     /// holds record `needed`, or would. What lies in front of it is not looked at.
     ///
@@ -100,6 +111,7 @@ impl<F: SegmentFiles> Reader<F> {
             current: None,
             link: Link::FIRST,
             bytes_done: 0,
+            place: Place::default(),
         };
         let mut lowest = None;
         while let Some(sequence) = sequences.pop() {
@@ -153,10 +165,22 @@ impl<F: SegmentFiles> Reader<F> {
         self.bytes_done + self.current.as_ref().map_or(0, |current| current.offset)
     }
 
+    /// Where the record lies that was handed out last.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The segments from the one that is being read on.
+    pub fn sequences(&self) -> Vec<u64> {
+        let current = self.current.iter().map(|current| current.sequence);
+        current.chain(self.ahead.iter().rev().copied()).collect()
+    }
+
     /// Moves on behind a record that was looked at and found good.
     fn take(&mut self, head: Head, checksum: u32, length: usize) -> Step<'_> {
         let Some(current) = &mut self.current else { unreachable!("a record was found in it") };
         let start = current.offset;
+        self.place = Place { sequence: current.sequence, offset: start };
         current.offset += padded_bytes(length) as u64;
         current.is_sealed = head.sealed;
         self.link = Link { lsn: head.link.lsn.next(), chain: checksum };
@@ -168,7 +192,7 @@ impl<F: SegmentFiles> Reader<F> {
     fn open(&self, sequence: u64) -> Result<(Current<F::File>, SegmentHeader), ReadError> {
         let file = name::segment(sequence);
         let failed = |error| ReadError::Io { file: file.clone(), error };
-        let window = self.files.open(sequence).and_then(Window::new).map_err(failed)?;
+        let window = self.files.open(&file).and_then(Window::new).map_err(failed)?;
         let mut current =
             Current { sequence, window, offset: FILE_HEADER_BYTES as u64, is_sealed: false };
         let refused = |what| damage(sequence, 0, None, what);
@@ -309,7 +333,7 @@ fn damage(sequence: u64, offset: u64, lsn: Option<Lsn>, what: Damaged) -> ReadEr
 }
 
 #[cfg(test)]
-mod forge;
+pub(crate) mod forge;
 #[cfg(test)]
 mod surgery_tests;
 #[cfg(test)]

@@ -72,8 +72,8 @@ impl<T: ReadAt> SnapshotReader<T> {
         }
         let looked = look(&mut self.window, self.offset, self.link, self.seed)
             .map_err(|error| ReadError::Io { file: self.file.clone(), error })?;
-        let (head, checksum, length) =
-            looked.map_err(|invalid| self.damage(Damaged::SnapshotRecord(invalid)))?;
+        let refused = |invalid| self.damage(self.offset, Damaged::SnapshotRecord(invalid));
+        let (head, checksum, length) = looked.map_err(refused)?;
         let start = self.offset;
         self.offset += super::padded_bytes(length) as u64;
         self.link = Link { lsn: head.link.lsn.next(), chain: checksum };
@@ -82,7 +82,7 @@ impl<T: ReadAt> SnapshotReader<T> {
         }
         if length != size_of::<u64>() {
             let invalid = InvalidRecord::Length(length as u32);
-            return Err(self.damage(Damaged::SnapshotRecord(invalid)).into());
+            return Err(self.damage(start, Damaged::SnapshotRecord(invalid)).into());
         }
         self.count = Some(u64_at(self.window.held(start), HEADER_BYTES));
         Ok(None)
@@ -93,20 +93,16 @@ impl<T: ReadAt> SnapshotReader<T> {
     /// # Errors
     /// If they differ, or the end has not come.
     pub fn check_count(&self, found: u64) -> Result<(), ReadError> {
-        match self.count {
-            Some(expected) if expected == found => Ok(()),
-            Some(expected) => Err(self.damage(Damaged::Count { found, expected }).into()),
-            None => Err(self.damage(Damaged::SnapshotRecord(InvalidRecord::Cut)).into()),
-        }
+        let what = match self.count {
+            Some(expected) if expected == found => return Ok(()),
+            Some(expected) => Damaged::Count { found, expected },
+            None => Damaged::SnapshotRecord(InvalidRecord::Cut),
+        };
+        Err(self.damage(self.offset, what).into())
     }
 
-    /// This snapshot is damaged where it is being read.
-    pub fn damage(&self, what: Damaged) -> Damage {
-        Damage {
-            file: Some(self.file.clone()),
-            offset: self.offset,
-            lsn: Some(self.link.lsn),
-            what,
-        }
+    /// This snapshot is damaged at `offset`.
+    pub fn damage(&self, offset: u64, what: Damaged) -> Damage {
+        Damage { file: Some(self.file.clone()), offset, lsn: None, what }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::log::Admission;
 use crate::store::Store;
 use crate::{task, time};
 
@@ -23,6 +24,11 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 pub async fn expire_forever(store: Store) {
     loop {
         let mut some_have_deadlines = false;
+        if store.admission() != Admission::Open {
+            // Each removal is a change that the log would have to hold.
+            time::sleep(BUSY_PAUSE).await;
+            continue;
+        }
         for id in store.map().partitions() {
             if !store.reaches(id) {
                 continue;

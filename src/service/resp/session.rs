@@ -193,8 +193,12 @@ impl Turn<'_, '_> {
         if command.flags & flag::WRITE != 0 {
             match self.home.admission() {
                 Admission::Open => {}
-                Admission::Stalled => return Some(Next::Stall),
+                Admission::Stalled => {
+                    metrics::add(Counter::WriteStalls, 1);
+                    return Some(Next::Stall);
+                }
                 Admission::Refused(reason) => {
+                    metrics::add(Counter::WritesRefused, 1);
                     self.refuse(&Refusal::log_full(&reason));
                     return None;
                 }

@@ -49,7 +49,7 @@ impl Wait {
         match self {
             Self::Durable(timeout) => {
                 if let Some(log) = log {
-                    let durable = log.durable(wrote);
+                    let durable = log.made_durable(wrote);
                     // A log that fails ends the process; until then nothing is durable.
                     let _ = match timeout {
                         Some(timeout) => time::timeout(timeout, durable).await.is_ok(),

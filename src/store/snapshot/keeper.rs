@@ -1,0 +1,183 @@
+//! When snapshots are made, and which files go for them. Started by the daemon, on the first shard.
+//!
+//! Invariant: the log is trimmed up to what snapshots on stable storage hold of every slot, and no
+//! further.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::shelf::{Shelf, Shelved};
+use super::{Folder, Part, save};
+use crate::clock::{self, Instant};
+use crate::error::Error;
+use crate::fs;
+use crate::log::{Log, Slots, name};
+use crate::shard::{ShardId, shard};
+use crate::store::saving::{SaveFailed, Saved, Saving};
+use crate::store::{PartitionId, Store};
+use crate::task::{self, Class};
+use crate::time;
+
+/// How often it is looked whether a save is due.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// A save that failed is tried again this much later, unless it is asked for.
+const RETRY_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a keeper of snapshots starts from.
+#[derive(Debug)]
+pub struct Keeping {
+    /// Where they lie.
+    pub folder: Folder,
+    /// Those that are there: what they hold, and as of when.
+    pub snapshots: Vec<Shelved>,
+    /// Bytes of the log that they do not make needless.
+    pub log_bytes: u64,
+}
+
+struct Keeper {
+    store: Store,
+    log: Arc<Log>,
+    saving: Arc<Saving>,
+    folder: Folder,
+    shelf: Shelf,
+    /// Bytes of the log that were there at the start and are not in snapshots.
+    inherited_bytes: u64,
+    /// Bytes of the log written when the last save began that succeeded.
+    saved_bytes: u64,
+    /// When the last save began.
+    began: Instant,
+    /// No save before, unless it is asked for.
+    not_before: Instant,
+}
+
+/// Makes snapshots of a store with a log, for as long as the shard runs: when the log has grown,
+/// when time is up, and when asked for.
+///
+/// Saves partitions that the calling thread does not reach on the shards of their numbers, which
+/// have their stores installed.
+pub async fn keep(store: Store, saving: Arc<Saving>, keeping: Keeping) {
+    let Some(log) = store.log().cloned() else { return };
+    let now = clock::now();
+    let mut keeper = Keeper {
+        store,
+        saved_bytes: log.figures().bytes.load(Ordering::Relaxed),
+        log,
+        saving,
+        folder: keeping.folder,
+        shelf: Shelf::new(keeping.snapshots),
+        inherited_bytes: keeping.log_bytes,
+        began: now,
+        not_before: now,
+    };
+    loop {
+        keeper.saving.call.clear();
+        if keeper.is_due(clock::now()) {
+            keeper.save_all().await;
+        } else {
+            // Called or not: the loop looks again.
+            let _called = time::timeout(LOOK_PAUSE, keeper.saving.call.wait()).await;
+        }
+    }
+}
+
+impl Keeper {
+    /// Bytes of the log that are not in snapshots.
+    fn unsaved_bytes(&self) -> u64 {
+        let written = self.log.figures().bytes.load(Ordering::Relaxed);
+        written - self.saved_bytes + self.inherited_bytes
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        if self.saving.is_asked_for() {
+            return true;
+        }
+        let (schedule, unsaved) = (self.saving.schedule(), self.unsaved_bytes());
+        if unsaved == 0 || now < self.not_before {
+            return false;
+        }
+        let last_bytes = self.saving.report().last.map_or(0, |saved| saved.bytes);
+        let by_size = schedule.log_bytes > 0 && unsaved >= schedule.log_bytes.max(last_bytes);
+        let by_time = !schedule.every.is_zero() && now >= self.began + schedule.every;
+        by_size || by_time
+    }
+
+    /// Saves every partition, and gives up what that makes needless.
+    async fn save_all(&mut self) {
+        self.saving.begin();
+        self.began = clock::now();
+        let written = self.log.figures().bytes.load(Ordering::Relaxed);
+        let mut saved = Saved::default();
+        let mut outcome = Ok(());
+        for id in self.store.map().partitions() {
+            match self.save(id).await {
+                Ok(part) => {
+                    saved.keys += part.keys;
+                    saved.bytes += part.bytes;
+                    self.replace_by(&part).await;
+                }
+                Err(failed) => {
+                    outcome = Err(failed);
+                    break;
+                }
+            }
+        }
+        if let Some(covered) = self.shelf.covered() {
+            self.log.trim(covered);
+        }
+        saved.unix_ms = clock::unix_millis();
+        saved.duration = clock::now().since(self.began);
+        match &outcome {
+            Ok(()) => {
+                (self.saved_bytes, self.inherited_bytes) = (written, 0);
+                tracing::info!(
+                    keys = saved.keys,
+                    bytes = saved.bytes,
+                    "saved in {:.3} s",
+                    saved.duration.as_secs_f64()
+                );
+            }
+            Err(failed) => {
+                self.not_before = clock::now() + RETRY_PAUSE;
+                tracing::error!(
+                    "{failed}; what was saved before is still there, and so is the log"
+                );
+            }
+        }
+        self.saving.end(outcome.map(|()| saved));
+    }
+
+    /// Saves a partition where it is within reach.
+    async fn save(&self, id: PartitionId) -> Result<Part, SaveFailed> {
+        let (from, until) = self.store.map().slots(id);
+        let have = self.shelf.lsn_of(Slots { from, until });
+        let (folder, saving) = (self.folder.clone(), Arc::clone(&self.saving));
+        if self.store.reaches(id) {
+            return save(&self.store, id, &folder, &saving, have).await;
+        }
+        let there = move || async move {
+            let Some(store) = Store::here() else {
+                return Err(SaveFailed("the partition's shard has no store".into()));
+            };
+            let work = async move { save(&store, id, &folder, &saving, have).await };
+            let task = task::Builder::new().name("snapshot").class(Class::Background).spawn(work);
+            task.await.unwrap_or_else(|error| Err(SaveFailed(error.to_string().into())))
+        };
+        let saved = shard(ShardId(id.0)).submit(there).await;
+        saved.unwrap_or_else(|error: Error| Err(SaveFailed(error.to_string().into())))
+    }
+
+    /// Puts a new snapshot among the others, and removes those whose slots are all in newer ones.
+    async fn replace_by(&mut self, part: &Part) {
+        self.shelf.put((part.slots, part.lsn));
+        for (slots, lsn) in self.shelf.take_needless() {
+            let path = self.folder.path.join(name::snapshot(slots, lsn));
+            if let Err(error) = fs::remove_file(&path).await
+                && !error.is_not_found()
+            {
+                // It is removed at the next start.
+                tracing::warn!(%error, "{}: an old snapshot stays", path.display());
+            }
+        }
+    }
+}
