@@ -13,6 +13,7 @@ mod floor;
 mod load;
 mod peers;
 mod report;
+mod scratch;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -7,8 +7,9 @@ pub(crate) mod contender;
 pub(crate) mod cores;
 mod disk;
 pub(crate) mod rounds;
-mod server;
+pub(crate) mod server;
 pub(crate) mod statistics;
+mod stored;
 pub(crate) mod workload;
 
 use std::fs;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 use crate::load::command::payload;
 use crate::report::Report;
 use crate::say;
+use crate::scratch::FileSystem;
 use crate::{affinity, floor, peers};
 use contender::{Contender, Engine, FILE_BYTES, FILE_NAME, FILES, Site, installed};
 use cores::Cores;
@@ -47,7 +49,7 @@ pub(crate) struct Arguments {
     /// Engines of annulus.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "uring,epoll,threads")]
     engines: Vec<Engine>,
-    /// Workloads; all by default.
+    /// Workloads; by default all, but the durable ones only with `--peers`: they are about redis.
     #[arg(long, value_enum, value_delimiter = ',')]
     workloads: Vec<Workload>,
     /// Connections, instead of each workload's own.
@@ -83,9 +85,10 @@ pub(crate) struct Arguments {
     /// The end of the run's directory name, after the date.
     #[arg(long, default_value = "compare")]
     name: String,
-    /// A directory on the disk of the disk workloads: a file of 1 GiB is made there, and removed.
+    /// A directory on the disk that is measured: what servers store and a file of 1 GiB are made
+    /// there, and removed.
     #[arg(long, default_value = ".")]
-    disk: PathBuf,
+    dir: PathBuf,
     /// The daemon; by default the `annulus` beside this program.
     #[arg(long)]
     annulus: Option<PathBuf>,
@@ -109,6 +112,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let daemon_wanted = contenders.iter().any(|one| matches!(one, Contender::Annulus(_)))
         && plan.iter().any(|(service, _)| !matches!(service, Service::Echo | Service::Disk));
     let site = site(&arguments, daemon_wanted, &directory.0)?;
+    let stores = plan.iter().any(|(service, _)| service.is_stored());
+    let disk = stores.then(|| FileSystem::of(&arguments.dir)).transpose()?;
     let environment = Environment::read();
     let windows = windows(&plan, &contenders, arguments.rounds());
     let window = arguments.window(windows)?;
@@ -118,6 +123,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let cores = Cores::split(1)?;
     say(format_args!("{:<13} {}", "cores", cores.line()));
+    if let Some(disk) = disk {
+        say(format_args!("{:<13} {} at {}", "data", disk.name(), arguments.dir.display()));
+    }
     say(format_args!(
         "{:<13} {} rounds of {:.2} s",
         "rounds",
@@ -149,7 +157,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     progress.finish_and_clear();
     affinity::pin(&all_cores)?;
-    let report = Report::new(environment, cores, window, arguments.rounds(), results);
+    let mut report = Report::new(environment, cores, window, arguments.rounds(), results);
+    if let Some(disk) = disk {
+        report.explain(stored::notes(disk));
+    }
     report.print(arguments.markdown, arguments.targets);
     let path = report.write(&arguments.output, &arguments.name)?;
     say(format_args!("\nwritten to {}", path.display()));
@@ -178,9 +189,12 @@ impl Arguments {
     }
 
     fn plan(&self) -> Vec<(Service, Vec<Case>)> {
-        let all = Workload::ALL;
-        let workloads = if self.workloads.is_empty() { &all[..] } else { &self.workloads };
-        workload::plan(workloads, &self.connections, self.payload, !self.quick)
+        let mut workloads = self.workloads.clone();
+        if workloads.is_empty() {
+            workloads.extend(Workload::ALL);
+            workloads.retain(|workload| self.peers || !workload.is_stored());
+        }
+        workload::plan(&workloads, &self.connections, self.payload, !self.quick)
     }
 
     /// Everybody who takes part, as far as installed and built in; says who is not.
@@ -312,7 +326,7 @@ fn site(arguments: &Arguments, daemon_wanted: bool, directory: &Path) -> Result<
             annulus.display()
         )));
     }
-    let disk = arguments.disk.clone();
+    let disk = arguments.dir.clone();
     Ok(Site { annulus: absolute(annulus), bench, directory: directory.to_owned(), disk })
 }
 

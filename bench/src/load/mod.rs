@@ -81,6 +81,18 @@ impl Outcome {
         self.server_cpu_ns.map(|nanos| nanos as f64 / 1000.0 / self.requests.max(1) as f64)
     }
 
+    /// A failure unless there were replies, and all of them right.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.tally.errors.total() > 0 {
+            let details = self.tally.first_error.as_deref().unwrap_or("no details");
+            return Err(Failure::failed(self.tally.errors, details));
+        }
+        if self.requests == 0 {
+            return Err(Failure::Failed("no reply in the measured window".into()));
+        }
+        Ok(())
+    }
+
     /// The load generator's CPU per request in microseconds.
     pub(crate) fn load_us(&self) -> f64 {
         self.load_cpu_ns as f64 / 1000.0 / self.requests.max(1) as f64
