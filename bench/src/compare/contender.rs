@@ -3,11 +3,12 @@
 //! Invariant: a contender's name is unique; reports and targets find rows by it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use clap::ValueEnum;
 
+use super::site::{FILES, KV_BYTES, KV_PATH, Site};
 use super::workload::{Durability, Service};
 use crate::failure::Failure;
 use crate::{floor, peers};
@@ -61,30 +62,8 @@ pub(crate) enum Contender {
     Fio,
 }
 
-/// Where the programs are and what they may use.
-#[derive(Debug)]
-pub(crate) struct Site {
-    /// The daemon.
-    pub(crate) annulus: PathBuf,
-    /// This program, for floors and echo servers.
-    pub(crate) bench: PathBuf,
-    /// A directory of this run for configurations, logs and files to serve.
-    pub(crate) directory: PathBuf,
-    /// Where data directories and the file of the disk workloads are made.
-    pub(crate) disk: PathBuf,
-}
-
 /// The daemon's configuration where it stores: what is measured is the log, or one snapshot.
 const NO_SNAPSHOTS: &str = "[store]\nsnapshot_log_size = \"0B\"\nsnapshot_every = \"0s\"\n";
-
-/// The name under [`Site::directory`] of what HTTP servers serve.
-pub(crate) const FILES: &str = "files";
-/// The file that is fetched, and its size.
-pub(crate) const FILE_NAME: &str = "1k.bin";
-pub(crate) const FILE_BYTES: usize = 1024;
-/// The key that is fetched over HTTP, and the size of its value.
-pub(crate) const KV_PATH: &str = "/kv/bench";
-pub(crate) const KV_BYTES: usize = 64;
 
 impl Contender {
     /// The name in tables, logs and targets.

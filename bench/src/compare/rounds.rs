@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 
-use super::contender::{Contender, Site};
+use super::contender::Contender;
 use super::cores::Cores;
 use super::server::Server;
+use super::site::Site;
 use super::workload::{self, Case, Pace, Service};
 use crate::failure::Failure;
 use crate::load::{self, Outcome, Settings, tally};

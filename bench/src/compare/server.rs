@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::contender::{Contender, Site};
+use super::contender::Contender;
 use super::cores::Cores;
+use super::site::Site;
 use super::workload::Service;
 use crate::affinity;
 use crate::failure::Failure;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::contender::{FILE_NAME, KV_BYTES, KV_PATH};
+use super::site::{FILE_BYTES, FILE_NAME, KV_BYTES, KV_PATH};
 use crate::failure::Failure;
 use crate::load::command::payload;
 use crate::load::exchange::{HttpRequest, Operation, Values, Work};
@@ -266,15 +266,12 @@ impl Case {
             }
             Workload::Echo => Work::Echo { payload_bytes: self.payload_bytes },
             Workload::Get => Work::Resp { operation: Operation::Get, values: values() },
-            Workload::Set
-            | Workload::MemorySet
-            | Workload::DurableSet
-            | Workload::IntervalSet => {
+            Workload::Set | Workload::MemorySet | Workload::DurableSet | Workload::IntervalSet => {
                 Work::Resp { operation: Operation::Set, values: values() }
             }
             Workload::File => {
                 let path = format!("/files/{FILE_NAME}");
-                let expected = payload(super::contender::FILE_BYTES);
+                let expected = payload(FILE_BYTES);
                 Work::Http(Arc::new(HttpRequest::new("GET", &host, &path, b"", Some(expected))))
             }
             Workload::Kv | Workload::Mixed => {

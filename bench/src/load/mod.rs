@@ -4,6 +4,7 @@
 //! clock of the run (warm-up, window, stop); workers own connections, one thread each.
 //! Invariant: requests and server CPU are read at the same two moments, so their ratio is honest.
 
+pub(crate) mod client;
 pub(crate) mod command;
 mod connection;
 pub(crate) mod exchange;

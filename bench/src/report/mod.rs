@@ -6,8 +6,9 @@
 mod logs;
 mod page;
 mod plot;
+pub(crate) mod sheet;
 pub(crate) mod table;
-mod targets;
+pub(crate) mod targets;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -93,6 +93,19 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
+    /// A target of `ours` against `theirs`.
+    pub(crate) fn new(
+        workload: impl Into<String>,
+        connections: usize,
+        ours: impl Into<String>,
+        theirs: impl Into<String>,
+        bound: Bound,
+        measured: Option<Spread>,
+    ) -> Self {
+        let (workload, ours, theirs) = (workload.into(), ours.into(), theirs.into());
+        Self { workload, connections, ours, theirs, bound, measured }
+    }
+
     /// Whether the target was met; `None` if it was not measured.
     pub(super) fn is_met(&self) -> Option<bool> {
         self.measured.map(|ratio| self.bound.holds(ratio.median))
@@ -112,9 +125,8 @@ const P99_9: Percentile = Percentile { name: "p99.9", quantile: 0.999 };
 impl Percentile {
     /// That of every round, in nanoseconds.
     fn of(self, row: &Row) -> Vec<f64> {
-        let of_sample = |sample: &Sample| {
-            sample.outcome.tally.latency.value_at_quantile(self.quantile) as f64
-        };
+        let of_sample =
+            |sample: &Sample| sample.outcome.tally.latency.value_at_quantile(self.quantile) as f64;
         row.samples.iter().map(of_sample).collect()
     }
 }
