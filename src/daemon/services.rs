@@ -43,6 +43,7 @@ impl Services {
             .with_storage(stores.storage().cloned())
             .with_end(super::signals::ask_to_drain);
         set_memory(&resp.memory, &settings.store);
+        let stores = stores.limited(&resp.memory);
         Self { http: Arc::new(http), resp: Arc::new(resp), stores }
     }
 

@@ -237,11 +237,13 @@ pub enum Counter {
     WritesRefused,
     /// Times a connection with a write waited because the disk was behind.
     WriteStalls,
+    /// Keys removed because memory was full.
+    KeysEvicted,
 }
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -273,6 +275,7 @@ impl Counter {
         Self::KeysExpired,
         Self::WritesRefused,
         Self::WriteStalls,
+        Self::KeysEvicted,
     ];
 
     /// The counter's name, lower case with underscores.
@@ -323,6 +326,7 @@ impl Counter {
             Self::KeysExpired => ("keys_expired", "Keys removed because their time was over."),
             Self::WritesRefused => ("writes_refused", "Writes refused: the disk was full."),
             Self::WriteStalls => ("write_stalls", "Waits of writes: the disk was behind."),
+            Self::KeysEvicted => ("keys_evicted", "Keys removed because memory was full."),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::metrics::{self, Counter, Measure};
 use crate::net::TcpStream;
 use crate::service::input::Input;
+use crate::service::room;
 use crate::store::{Store, Trace};
 use crate::{Direction, time};
 
@@ -157,6 +158,11 @@ impl Connection<'_> {
                     }
                 }
                 Next::Wait(wait) => Box::pin(self.wait(wait)).await?,
+                Next::Room(room) => {
+                    self.send().await?;
+                    let step = Box::pin(room::approach(&self.store, room)).await;
+                    step.map_err(|_| Gone)?;
+                }
                 Next::Close => {
                     self.send().await?;
                     return Err(Gone);
