@@ -273,7 +273,8 @@ impl Full {
         }
         self.refuses = true;
         self.log.refuse(format!(
-            "no room for the log in {directory} ({error}): writes are refused until there is"
+            "no room for the log in {directory} ({error}): writes are refused until some is freed \
+             there"
         ));
         time::sleep(FULL_PAUSE).await;
     }
