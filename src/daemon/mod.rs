@@ -10,12 +10,14 @@ pub mod host;
 pub mod listen;
 pub mod logging;
 pub mod reload;
+pub mod repair;
 pub mod serve;
 mod services;
 pub mod settings;
 pub mod signals;
 mod stores;
 pub mod unit;
+pub mod verify;
 
 use std::fmt;
 use std::io::Write as _;

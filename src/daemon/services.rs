@@ -38,6 +38,7 @@ impl Services {
         let http = HttpService::new(of_http(&settings.http), &about, runtime.metrics().clone());
         let resp = of_resp(settings, runtime, listeners);
         let resp = resp::Server::new(resp, stores.map(), clock::unix_millis());
+        let stores = stores.limited(&resp.memory);
         Self { http: Arc::new(http), resp: Arc::new(resp), stores }
     }
 

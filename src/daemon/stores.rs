@@ -16,6 +16,7 @@ use crate::shard::ShardId;
 use crate::store::access::LockedStore;
 use crate::store::directory::{DataDirectory, Missing};
 use crate::store::recovery;
+use crate::store::memory::Limit;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
@@ -29,6 +30,7 @@ pub(super) struct Stores {
     log: Option<Arc<Log>>,
     /// Locked for as long as the store may be changed.
     _directory: Option<Arc<DataDirectory>>,
+    limit: Arc<Limit>,
 }
 
 #[derive(Clone)]
@@ -83,7 +85,8 @@ impl Stores {
             let partitions = partitions.into_iter().map(Some).collect();
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
-        Ok((Self { holding, log, _directory: directory }, journalist))
+        let limit = Arc::new(Limit::new(count));
+        Ok((Self { holding, log, limit, _directory: directory }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {
@@ -91,6 +94,15 @@ impl Stores {
             Holding::Owned(map, _) => *map,
             Holding::Locked(store) => store.map(),
         }
+    }
+
+    /// The same, with a limit of memory that others change.
+    pub(super) fn limited(self, limit: &Arc<Limit>) -> Self {
+        let holding = match self.holding {
+            Holding::Locked(store) => Holding::Locked(store.limited(Arc::clone(limit))),
+            owned @ Holding::Owned(..) => owned,
+        };
+        Self { holding, limit: Arc::clone(limit), ..self }
     }
 
     /// The log, unless the store is in memory only.
@@ -107,6 +119,7 @@ impl Stores {
                 let partition = partition.expect("a shard starts once");
                 let id = PartitionId(shard.0);
                 let store = Store::owning_partition(*map, id, partition, self.log.clone());
+                let store = store.limited(Arc::clone(&self.limit));
                 store.install();
                 expire_in_background(store);
             }

@@ -233,11 +233,13 @@ pub enum Counter {
     KeyspaceMisses,
     /// Keys removed because their time was over.
     KeysExpired,
+    /// Keys removed because memory was full.
+    KeysEvicted,
 }
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -267,6 +269,7 @@ impl Counter {
         Self::KeyspaceHits,
         Self::KeyspaceMisses,
         Self::KeysExpired,
+        Self::KeysEvicted,
     ];
 
     /// The counter's name, lower case with underscores.
@@ -315,6 +318,7 @@ impl Counter {
             Self::KeyspaceHits => ("keyspace_hits", "Key look-ups that found a value."),
             Self::KeyspaceMisses => ("keyspace_misses", "Key look-ups that found none."),
             Self::KeysExpired => ("keys_expired", "Keys removed because their time was over."),
+            Self::KeysEvicted => ("keys_evicted", "Keys removed because memory was full."),
         }
     }
 }

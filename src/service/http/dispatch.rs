@@ -144,9 +144,10 @@ impl HttpShard {
             return Outcome::Waits;
         }
         let id = self.store.map().partition_of(key);
-        let welcome =
-            !kv::is_write(request.head.method) || self.store.admission() == Admission::Open;
-        if !welcome || !self.store.reaches(id) {
+        let method = request.head.method;
+        let welcome = !kv::is_write(method) || self.store.admission() == Admission::Open;
+        let fits = !kv::needs_room(method) || self.store.has_room();
+        if !welcome || !fits || !self.store.reaches(id) {
             return Outcome::Waits;
         }
         let now_ms = self.unix_ms(now);

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::metrics::{self, Counter, Measure};
 use crate::net::TcpStream;
 use crate::service::input::Input;
+use crate::service::room;
 use crate::store::{Store, Trace};
 use crate::{Direction, time};
 
@@ -153,6 +154,11 @@ impl Connection<'_> {
                     if let Some(log) = self.store.log() {
                         Box::pin(log.admitted()).await.map_err(|_| Gone)?;
                     }
+                }
+                Next::Room(room) => {
+                    self.send().await?;
+                    let step = Box::pin(room::approach(&self.store, room)).await;
+                    step.map_err(|_| Gone)?;
                 }
                 Next::Close => {
                     self.send().await?;

@@ -4,12 +4,12 @@
 
 use std::fmt::Write as _;
 
-use crate::store::{DATABASES_COUNT, Partition};
+use crate::store::{DATABASES_COUNT, Keyspace, Partition};
 
 use super::server::{REDIS_VERSION, Server};
 
 /// Figures ahead of those of the databases.
-const HEAD_COUNT: usize = 4;
+const HEAD_COUNT: usize = 7;
 /// Figures that a partition tells.
 const FIGURES_COUNT: usize = HEAD_COUNT + 2 * DATABASES_COUNT;
 
@@ -27,7 +27,17 @@ impl Figures {
     /// Writes the figures of `partition` to `out`.
     pub fn tell(partition: &Partition, out: &mut Vec<u8>) {
         let stats = partition.stats;
-        let head = [stats.hits, stats.misses, stats.expired, partition.bytes() as u64];
+        let used = partition.usage().bytes;
+        let dataset: usize = partition.keyspaces().iter().map(Keyspace::content_bytes).sum();
+        let head = [
+            stats.hits,
+            stats.misses,
+            stats.expired,
+            used as u64,
+            stats.evicted,
+            dataset as u64,
+            partition.bytes() as u64,
+        ];
         let databases = partition.keyspaces().iter();
         let databases = databases.flat_map(|db| [db.len() as u64, db.deadlines_len() as u64]);
         for figure in head.into_iter().chain(databases) {
@@ -106,14 +116,50 @@ fn clients(server: &Server, _: &Figures, _: u64, text: &mut String) {
     line(text, "blocked_clients", 0);
 }
 
-fn memory(_: &Server, figures: &Figures, _: u64, text: &mut String) {
-    let bytes = figures.0[3];
-    line(text, "used_memory", bytes);
-    let _ = write!(text, "used_memory_human:{:.2}M\r\n", bytes as f64 / f64::from(1 << 20));
-    line(text, "used_memory_dataset", bytes);
-    line(text, "maxmemory", 0);
-    line(text, "maxmemory_human", "0B");
-    line(text, "maxmemory_policy", "noeviction");
+fn memory(server: &Server, figures: &Figures, _: u64, text: &mut String) {
+    let (used, dataset, allocated) = (figures.0[3], figures.0[5], figures.0[6]);
+    let limit = &server.memory;
+    limit.note_peak();
+    let (peak, bytes_max) = (used.max(limit.peak() as u64), limit.bytes_max());
+    let resident = resident_bytes().unwrap_or(0);
+    let mut pair = |name: &str, bytes: u64| {
+        line(text, name, bytes);
+        line(text, &format!("{name}_human"), human(bytes));
+    };
+    pair("used_memory", used);
+    pair("used_memory_rss", resident);
+    pair("used_memory_peak", peak);
+    line(text, "used_memory_overhead", used.saturating_sub(dataset));
+    line(text, "used_memory_dataset", dataset);
+    line(text, "allocator_allocated", allocated);
+    line(text, "maxmemory", bytes_max);
+    line(text, "maxmemory_human", human(bytes_max));
+    line(text, "maxmemory_policy", limit.policy().name());
+    line(text, "mem_allocator", "libc");
+}
+
+/// Memory of the process that is in place, by the kernel's account.
+fn resident_bytes() -> Option<u64> {
+    // In kibibytes, and unlike `statm` not in pages, whose size would have to be asked for.
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// A number of bytes as Redis spells it for people.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut scaled = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    format!("{scaled:.2}{}", UNITS[unit])
 }
 
 fn persistence(_: &Server, _: &Figures, _: u64, text: &mut String) {
@@ -128,7 +174,7 @@ fn stats(server: &Server, figures: &Figures, _: u64, text: &mut String) {
     line(text, "total_commands_processed", totals.commands);
     line(text, "rejected_connections", totals.refused);
     line(text, "expired_keys", figures.0[2]);
-    line(text, "evicted_keys", 0);
+    line(text, "evicted_keys", figures.0[4]);
     line(text, "keyspace_hits", figures.0[0]);
     line(text, "keyspace_misses", figures.0[1]);
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::log::Admission;
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
-use crate::store::{Home, Partition, PartitionId};
+use crate::store::{Home, Partition, PartitionId, Room};
 
 use super::ahead::{Ahead, Progress};
 use super::client::Client;
@@ -53,6 +53,8 @@ pub enum Next {
     Join(Box<Joint>),
     /// The output sent, and writes welcome again; then the rest of the input.
     Stall,
+    /// The output sent, and a step taken towards room in memory; then the rest of the input.
+    Room(Room),
     /// The output sent and the connection closed.
     Close,
 }
@@ -154,9 +156,9 @@ impl Turn<'_, '_> {
             return None;
         }
         match self.dispatch(args, progress) {
-            Some(Next::Stall) => {
+            Some(next @ (Next::Stall | Next::Room(_))) => {
                 progress.consumed = start;
-                return Some(Next::Stall);
+                return Some(next);
             }
             next @ Some(_) => {
                 progress.commands += 1;
@@ -195,6 +197,16 @@ impl Turn<'_, '_> {
                     self.refuse(&Refusal::log_full(&reason));
                     return None;
                 }
+            }
+        }
+        if command.flags & flag::DENYOOM != 0 {
+            match self.home.make_room(self.outbox.len()) {
+                Room::Enough => {}
+                Room::None => {
+                    self.refuse(&Refusal::OUT_OF_MEMORY);
+                    return None;
+                }
+                room => return Some(Next::Room(room)),
             }
         }
         match command.run {
@@ -244,6 +256,7 @@ impl Turn<'_, '_> {
         let reply = Encoder::new(self.out, self.client.protocol);
         let (db, now_ms) = (self.client.db, self.now_ms);
         let outcome = self.home.with(id, |partition| {
+            partition.tick(now_ms);
             run(&mut Call { partition, args, partitions, db, now_ms, reply })
         });
         if let Err(refusal) = outcome {
@@ -472,6 +485,7 @@ impl Turn<'_, '_> {
         let (db, now_ms) = (self.client.db, self.now_ms);
         let reply = Encoder::new(values.unwrap_or(self.out), self.client.protocol);
         self.home.with(id, |partition| {
+            partition.tick(now_ms);
             work(&mut Call { partition, args, partitions, db, now_ms, reply })
         })
     }

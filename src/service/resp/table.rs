@@ -26,6 +26,7 @@ const WMF: u16 = WRITE | DENYOOM | FAST;
 
 const DELETE: Run = Spread { each: keys::del_one, merge: Merge::Sum };
 const EXISTS: Run = Spread { each: keys::exists_one, merge: Merge::Sum };
+const TOUCH: Run = Spread { each: keys::touch_one, merge: Merge::Sum };
 const MGET: Run = Spread { each: strings::mget_one, merge: Merge::InOrder };
 const MSET: Run = Spread { each: strings::mset_one, merge: Merge::Ok };
 const MSETNX: Run = Together { run: strings::msetnx, database: keys::same_database };
@@ -103,7 +104,7 @@ pub static COMMANDS: [Command; 59] = [
         "Deletes keys."),
     row("exists", -2, ALL, RF, "generic", "1.0.0", EXISTS,
         "Tells how many of the keys are there."),
-    row("touch", -2, ALL, RF, "generic", "3.2.1", EXISTS,
+    row("touch", -2, ALL, RF, "generic", "3.2.1", TOUCH,
         "Tells how many of the keys are there, and counts as an access."),
     row("type", 2, ONE, RF, "generic", "1.0.0", Key(keys::type_of),
         "Tells the type of the value of a key."),

@@ -1,11 +1,11 @@
 //! Brings a store back from its directory: snapshots, then the log behind them. Called at start,
 //! before the runtime, and by the offline tools.
 //!
-//! Invariant: what comes back is the effect of exactly the records before [`Start::next`], less what
-//! has expired; if that cannot be, nothing comes back and nothing has been changed.
+//! Invariant: what comes back is the effect of exactly the records before [`Start::next`], less
+//! what has expired; if that cannot be, nothing comes back and nothing has been changed.
 
 mod apply;
-mod coverage;
+pub(super) mod coverage;
 mod progress;
 
 use std::collections::BTreeMap;
@@ -412,6 +412,6 @@ fn clear_away(
 }
 
 #[cfg(test)]
-mod surgery_tests;
+pub(super) mod surgery_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

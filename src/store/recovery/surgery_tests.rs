@@ -13,7 +13,7 @@ use crate::log::reader::forge::Forge;
 const SECTOR_BYTES: usize = 512;
 
 /// A log of counters, appends, deletes and a flush, and the content after each record.
-fn history() -> (Memory, Vec<Content>) {
+pub(in crate::store) fn history() -> (Memory, Vec<Content>) {
     let mut forge = Forge::new();
     let mut states = vec![Content::new()];
     for number in 1..=9_u8 {

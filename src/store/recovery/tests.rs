@@ -15,19 +15,19 @@ use crate::log::header::SnapshotHeader;
 use crate::log::reader::forge::{Forge, ID};
 use crate::log::record::{HEADER_BYTES, Head, padded_bytes, seal, section_header};
 
-pub(super) const ALL: Slots = Slots { from: 0, until: 16384 };
-const LOW: Slots = Slots { from: 0, until: 8192 };
+pub(in crate::store) const ALL: Slots = Slots { from: 0, until: 16384 };
+pub(in crate::store) const LOW: Slots = Slots { from: 0, until: 8192 };
 const HIGH: Slots = Slots { from: 8192, until: 16384 };
 /// The present, as these tests have it.
 const NOW_MS: u64 = 1_000_000;
 
 /// The keys of every database: number, key, value, deadline.
-pub(super) type Content = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
+pub(in crate::store) type Content = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
 
 /// The files of a directory, in memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
-    pub(super) files: BTreeMap<String, Vec<u8>>,
+pub(in crate::store) struct Memory {
+    pub(in crate::store) files: BTreeMap<String, Vec<u8>>,
 }
 
 impl<'a> Files for &'a Memory {
@@ -39,12 +39,17 @@ impl<'a> Files for &'a Memory {
 }
 
 impl Memory {
-    pub(super) fn of(forge: &Forge) -> Self {
+    pub(in crate::store) fn of(forge: &Forge) -> Self {
         let named = |(sequence, file): (&u64, &Vec<u8>)| (name::segment(*sequence), file.clone());
         Self { files: forge.files.iter().map(named).collect() }
     }
 
-    fn with_snapshot(mut self, slots: Slots, lsn: u64, keys: &[(&str, &str)]) -> Self {
+    pub(in crate::store) fn with_snapshot(
+        mut self,
+        slots: Slots,
+        lsn: u64,
+        keys: &[(&str, &str)],
+    ) -> Self {
         let mut payload = Vec::new();
         for (key, value) in keys {
             set(key, value).encode(&mut payload);
@@ -57,7 +62,7 @@ impl Memory {
         self
     }
 
-    pub(super) fn listing(&self) -> Listing {
+    pub(in crate::store) fn listing(&self) -> Listing {
         let names = || self.files.keys();
         Listing {
             segments: names().filter_map(|name| name::parse_segment(name)).collect(),
@@ -66,7 +71,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn recover(&self, partitions: usize) -> Result<Recovered, Damage> {
+    pub(in crate::store) fn recover(&self, partitions: usize) -> Result<Recovered, Damage> {
         let map = SlotMap::new(partitions);
         match load_files(&self, &self.listing(), ID, map, NOW_MS) {
             Ok(recovered) => Ok(recovered),
@@ -99,26 +104,26 @@ fn snapshot(slots: Slots, lsn: Lsn, payload: &[u8], count: u64) -> Vec<u8> {
     file
 }
 
-pub(super) fn section(slots: Slots, content: &[u8]) -> Vec<u8> {
+pub(in crate::store) fn section(slots: Slots, content: &[u8]) -> Vec<u8> {
     [&section_header(slots, content.len())[..], content].concat()
 }
 
 /// The payload of a record with these changes, as one partition writes it.
-pub(super) fn payload(changes: &[Change<'_>]) -> Vec<u8> {
+pub(in crate::store) fn payload(changes: &[Change<'_>]) -> Vec<u8> {
     let mut content = Vec::new();
     changes.iter().for_each(|change| change.encode(&mut content));
     section(ALL, &content)
 }
 
-pub(super) fn set<'a>(key: &'a str, value: &'a str) -> Change<'a> {
+pub(in crate::store) fn set<'a>(key: &'a str, value: &'a str) -> Change<'a> {
     Change::Set { db: 0, key: key.as_bytes(), value: value.as_bytes(), deadline: None }
 }
 
-fn append<'a>(key: &'a str, tail: &'a str) -> Change<'a> {
+pub(in crate::store) fn append<'a>(key: &'a str, tail: &'a str) -> Change<'a> {
     Change::Append { db: 0, key: key.as_bytes(), tail: tail.as_bytes() }
 }
 
-pub(super) fn content(recovered: &Recovered) -> Content {
+pub(in crate::store) fn content(recovered: &Recovered) -> Content {
     let mut content = Content::new();
     for partition in &recovered.partitions {
         for (db, keyspace) in partition.keyspaces().iter().enumerate() {
@@ -139,7 +144,7 @@ pub(super) fn content(recovered: &Recovered) -> Content {
     content
 }
 
-fn keys(expected: &[(&str, &str)]) -> Content {
+pub(in crate::store) fn keys(expected: &[(&str, &str)]) -> Content {
     let entry = |(key, value): &(&str, &str)| {
         ((0, key.as_bytes().to_vec()), (value.as_bytes().to_vec(), None))
     };
@@ -320,7 +325,7 @@ fn a_long_log_comes_back_whole() {
 }
 
 /// A directory with these files, whose id is that of forged logs.
-fn folder(name: &str, memory: &Memory) -> (Folder, DataDirectory) {
+pub(in crate::store) fn folder(name: &str, memory: &Memory) -> (Folder, DataDirectory) {
     let folder = Folder::new(name);
     folder.write("FORMAT", format!("annulus store\nversion 1\nid {ID}\n").as_bytes());
     for (name, content) in &memory.files {
