@@ -273,10 +273,18 @@ impl Client {
         let lost = self.entries[prefix..floor].iter().filter(is_acknowledged).count();
         let first = self.told(prefix);
         let last = self.told(floor - 1);
+        let times = self.entries[prefix..].iter().filter_map(|entry| match entry.fate {
+            Fate::Acknowledged(at) => Some(at),
+            _ => None,
+        });
+        let ages: Vec<u128> = times.map(|at| at.elapsed().as_millis()).collect();
         format!(
-            "client {}: {lost} acknowledged operations are lost, from {first} to {last}, of {}",
+            "client {}: {lost} acknowledged operations are lost, from {first} to {last}, of {}; \
+             acknowledged {:?} to {:?} ms ago",
             self.id,
-            self.entries.len()
+            self.entries.len(),
+            ages.first(),
+            ages.last()
         )
     }
 
