@@ -49,15 +49,16 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     let drain = Drain::default();
     let reloader = Reloader::new(request.config, request.given, resolved, level);
     watch_signals(reloader, services.clone(), runtime.handle(), Arc::clone(&drain))?;
-    if let Some(journalist) = journalist {
-        journalist.start(&runtime)?;
-    }
+    let archivist = journalist.map(|journalist| journalist.start(&runtime)).transpose()?;
     // Every shard is ready before the first takes a connection: its commands may go to any.
     let starting = services.clone();
     runtime.run_on_all(move |shard| {
         starting.start_shard(shard);
         std::future::ready(())
     })?;
+    if let Some(archivist) = archivist {
+        archivist.start(&runtime);
+    }
     print(&announcement(&preflight, &runtime, &listeners));
 
     let listeners = Arc::new(Mutex::new(listeners));

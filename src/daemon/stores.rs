@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::settings::StoreSettings;
+use crate::clock;
 use crate::engine::Engine;
 use crate::log::{self, Log, Policy, Slots, Writer};
 use crate::runtime::Runtime;
@@ -17,6 +18,9 @@ use crate::store::access::LockedStore;
 use crate::store::directory::{DataDirectory, Missing};
 use crate::store::memory::Limit;
 use crate::store::recovery;
+use crate::store::saving::{Saving, Schedule};
+use crate::store::snapshot::{Keeping, keep};
+use crate::store::storage::Storage;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
@@ -31,6 +35,7 @@ pub(super) struct Stores {
     /// Locked for as long as the store may be changed.
     _directory: Option<Arc<DataDirectory>>,
     limit: Arc<Limit>,
+    storage: Option<Arc<Storage>>,
 }
 
 #[derive(Clone)]
@@ -46,6 +51,13 @@ pub(super) struct Journalist {
     log: Arc<Log>,
     start: log::Start,
     settings: log::writer::Settings,
+    archivist: Archivist,
+}
+
+/// What makes snapshots, until it is started.
+pub(super) struct Archivist {
+    saving: Arc<Saving>,
+    keeping: Keeping,
 }
 
 impl Stores {
@@ -59,10 +71,12 @@ impl Stores {
         let map = SlotMap::new(count);
         let mut partitions: Vec<Partition> =
             map.partitions().map(|id| Partition::new(map.slots(id))).collect();
-        let (mut journalist, mut directory) = (None, None);
+        let (mut journalist, mut directory, mut storage) = (None, None, None);
         if let Some(path) = &settings.data {
+            let began = clock::now();
             let opened = DataDirectory::open(path, Missing::Create)?;
             let recovered = recovery::recover(&opened, map)?;
+            let keeping = Keeping::of(&recovered);
             partitions = recovered.partitions;
             directory = Some(Arc::new(opened));
             let last = log::Lsn(recovered.start.next.lsn.0 - 1);
@@ -76,7 +90,12 @@ impl Stores {
                 lanes: lanes.collect(),
             };
             let log = Arc::new(log);
-            journalist = Some(Journalist { log, start: recovered.start, settings: writer });
+            let saving = Arc::new(Saving::new(settings.snapshots, None));
+            let archivist = Archivist { saving: Arc::clone(&saving), keeping };
+            let took = clock::now().since(began);
+            storage = Some(Arc::new(Storage::new(path, Arc::clone(&log), saving, took)));
+            let (start, settings) = (recovered.start, writer);
+            journalist = Some(Journalist { log, start, settings, archivist });
         }
         let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
         let holding = if locked {
@@ -86,7 +105,7 @@ impl Stores {
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
         let limit = Arc::new(Limit::new(count));
-        Ok((Self { holding, log, limit, _directory: directory }, journalist))
+        Ok((Self { holding, log, storage, limit, _directory: directory }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {
@@ -105,9 +124,9 @@ impl Stores {
         Self { holding, limit: Arc::clone(limit), ..self }
     }
 
-    /// The log, unless the store is in memory only.
-    pub(super) fn log(&self) -> Option<&Arc<Log>> {
-        self.log.as_ref()
+    /// Where the store is kept, unless it is in memory only.
+    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
+        self.storage.as_ref()
     }
 
     /// Gives the calling shard what its connections need.
@@ -148,6 +167,13 @@ impl Stores {
         }
     }
 
+    /// Takes over when snapshots are due.
+    pub(super) fn set_schedule(&self, schedule: Schedule) {
+        if let Some(storage) = &self.storage {
+            storage.saving.set_schedule(schedule);
+        }
+    }
+
     /// Takes over another interval.
     pub(super) fn set_interval(&self, interval: Duration) {
         if let Some(log) = &self.log {
@@ -164,25 +190,39 @@ impl Stores {
 }
 
 impl Journalist {
-    /// Starts to write the log, on the first shard.
-    pub(super) fn start(self, runtime: &Runtime) -> Result<(), Failure> {
-        let log = Arc::clone(&self.log);
-        let work = Arc::new(Mutex::new(Some(self)));
+    /// Starts to write the log, on the first shard. What comes back is started when every shard has
+    /// its store.
+    pub(super) fn start(self, runtime: &Runtime) -> Result<Archivist, Failure> {
+        let Self { log, start, settings, archivist } = self;
+        let work = Arc::new(Mutex::new(Some((Arc::clone(&log), start, settings))));
         let begun = runtime.run_on_all(move |shard| {
             let mine = (shard == ShardId(0)).then(|| Arc::clone(&work));
             async move {
                 let taken = mine.and_then(|work| work.lock().ok()?.take());
-                let Some(Self { log, start, settings }) = taken else { return Ok(()) };
+                let Some((log, start, settings)) = taken else { return Ok(()) };
                 let writer = Writer::begin(start, log, settings).await?;
                 task::Builder::new().name("log writer").spawn(write(writer)).detach();
                 Ok(())
             }
         })?;
         let begun: Result<Vec<()>, crate::Error> = begun.into_iter().collect();
-        begun.map(drop).map_err(|error| {
+        begun.map(|_| archivist).map_err(|error| {
             log.close();
             Failure::running(format!("the log cannot be begun: {error}"))
         })
+    }
+}
+
+impl Archivist {
+    /// Has snapshots made from now on, for as long as the first shard runs.
+    pub(super) fn start(self, runtime: &Runtime) {
+        runtime.block_on(async {
+            if let Some(store) = Store::here() {
+                let keeping = keep(store, self.saving, self.keeping);
+                let task = task::Builder::new().name("snapshots").class(Class::Background);
+                task.spawn(keeping).detach();
+            }
+        });
     }
 }
 
