@@ -167,3 +167,82 @@ fn a_server_that_dies_in_the_middle_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     assert!(complaint(&output).contains("no connection"), "{}", complaint(&output));
 }
+
+/// A directory for one test, removed at its end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("the directory is made");
+        Self(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("the directory is there");
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_disk_run_reports_every_engine_and_removes_its_file() {
+    let scratch = Scratch::new("disk-run");
+    let place = scratch.0.display();
+    for manner in [
+        "--depths 3 --blocks 64k",
+        "--depths 1,3 --blocks 4k,64k --operations write --sync",
+        "--depths 3 --blocks 64k --operations random-read,write --buffered --peers",
+    ] {
+        let output = run(&format!(
+            "disk --dir {place} --size 1m --window 0.01 --output {place}/runs --name test {manner}"
+        ));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{manner}: {}{text}", complaint(&output));
+        for wanted in ["annulus uring", "annulus epoll", "annulus threads", "write 64 KiB"] {
+            assert!(text.contains(wanted), "{manner}: {wanted} is missing in {text}");
+        }
+        assert_eq!(scratch.names(), ["runs"], "{manner}: the file is gone");
+    }
+    let runs = std::fs::read_dir(scratch.0.join("runs")).unwrap();
+    for entry in runs {
+        let directory = entry.unwrap().path();
+        assert!(std::fs::read_to_string(directory.join("disk.md")).unwrap().contains("| annulus"));
+        let json = std::fs::read_to_string(directory.join("disk.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json["lines"][0]["operations"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn senseless_disk_runs_are_usage_errors_and_touch_nothing() {
+    let scratch = Scratch::new("disk-refusals");
+    let precious = scratch.0.join("precious");
+    std::fs::write(&precious, b"precious").unwrap();
+    let place = scratch.0.display();
+    for (flags, expected) in [
+        (format!("--file {place}/precious"), "would be overwritten"),
+        (format!("--dir {place}/none"), "is no directory"),
+        (format!("--dir {place} --size 4000000g"), "MiB free"),
+        (format!("--dir {place} --size none"), "number of bytes"),
+        (format!("--dir {place} --blocks 1000"), "multiples of 4096"),
+        (format!("--dir {place} --size 1m --blocks 2m"), "larger than the file"),
+        (format!("--dir {place} --depths 0"), "--depths"),
+        (format!("--dir {place} --depths 1024 --blocks 4m"), "at a time"),
+        (format!("--dir {place} --window 0"), "--window"),
+        (format!("--dir {place} --cpu 4000"), "--cpu 4000"),
+        (format!("--dir {place} --name a/b"), "--name"),
+    ] {
+        let output = run(&format!("disk {flags}"));
+        assert_eq!(output.status.code(), Some(2), "{flags}: {}", complaint(&output));
+        assert!(complaint(&output).contains(expected), "{flags}: {}", complaint(&output));
+    }
+    assert_eq!(scratch.names(), ["precious"]);
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+}

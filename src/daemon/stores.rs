@@ -14,6 +14,8 @@ use crate::runtime::Runtime;
 use crate::service::resp::expiry_cycle::expire_forever;
 use crate::shard::ShardId;
 use crate::store::access::LockedStore;
+use crate::store::directory::{DataDirectory, Missing};
+use crate::store::recovery;
 use crate::store::memory::Limit;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
@@ -26,6 +28,8 @@ const LOCKED_PARTITIONS_COUNT: usize = 64;
 pub(super) struct Stores {
     holding: Holding,
     log: Option<Arc<Log>>,
+    /// Locked for as long as the store may be changed.
+    _directory: Option<Arc<DataDirectory>>,
     limit: Arc<Limit>,
 }
 
@@ -55,11 +59,13 @@ impl Stores {
         let map = SlotMap::new(count);
         let mut partitions: Vec<Partition> =
             map.partitions().map(|id| Partition::new(map.slots(id))).collect();
-        let mut journalist = None;
+        let (mut journalist, mut directory) = (None, None);
         if let Some(path) = &settings.data {
-            let opened = super::recover(path, map)?;
-            partitions = opened.partitions;
-            let last = log::Lsn(opened.start.next.lsn.0 - 1);
+            let opened = DataDirectory::open(path, Missing::Create)?;
+            let recovered = recovery::recover(&opened, map)?;
+            partitions = recovered.partitions;
+            directory = Some(Arc::new(opened));
+            let last = log::Lsn(recovered.start.next.lsn.0 - 1);
             let log = Log::new(count, last, settings.fsync, settings.fsync_interval);
             let lanes = map.partitions().map(|id| {
                 let (from, until) = map.slots(id);
@@ -70,7 +76,7 @@ impl Stores {
                 lanes: lanes.collect(),
             };
             let log = Arc::new(log);
-            journalist = Some(Journalist { log, start: opened.start, settings: writer });
+            journalist = Some(Journalist { log, start: recovered.start, settings: writer });
         }
         let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
         let holding = if locked {
@@ -80,7 +86,7 @@ impl Stores {
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
         let limit = Arc::new(Limit::new(count));
-        Ok((Self { holding, log, limit }, journalist))
+        Ok((Self { holding, log, limit, _directory: directory }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {

@@ -123,10 +123,15 @@ impl Driver {
     /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
         if self.is_full() {
-            // The operation is dropped, which closes the descriptor of a `Close`. What is known of
-            // its number would be taken for its next owner's.
-            if let Op::Close { descriptor } = &op {
+            // The descriptor of a `Close` is closed here. What is known of its number would be taken
+            // for its next owner's.
+            if let Op::Close { descriptor } = op {
                 self.release(descriptor.as_raw_fd());
+                match &mut *self.backend {
+                    Backend::Ring(ring) => drop(ring.keep(descriptor)),
+                    Backend::Epoll(epoll) => drop(epoll.keep(descriptor)),
+                    Backend::Blocking(_) => drop(descriptor),
+                }
             }
             return Err(Errno(libc::ENFILE));
         }

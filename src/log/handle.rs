@@ -172,9 +172,9 @@ impl Log {
         self.call();
     }
 
-    pub(super) fn take_trim(&self) -> Option<Lsn> {
-        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
-        (until != Lsn::NONE).then_some(until)
+    /// Takes the last record that was said to be needed no more.
+    pub(super) fn take_needless(&self) -> Lsn {
+        Lsn(self.trim.swap(0, Ordering::AcqRel))
     }
 
     /// Has the writer look around.

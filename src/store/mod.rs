@@ -21,6 +21,7 @@ pub mod memory;
 mod partition;
 mod recency;
 pub mod recovery;
+pub mod repair;
 pub mod room;
 pub mod saving;
 mod slab;

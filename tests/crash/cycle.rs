@@ -134,6 +134,14 @@ impl Campaign {
             server.kill();
             self.report.killed_in_recovery += 1;
         }
+        self.cycle_without_kills(end)
+    }
+
+    /// One cycle whose recovery is not disturbed.
+    ///
+    /// # Errors
+    /// As [`Campaign::cycle`].
+    pub(crate) fn cycle_without_kills(&mut self, end: &mut dyn End) -> Result<(), String> {
         let mut server = self.start()?;
         let result = self.load(&mut server, end);
         self.report.cycles += 1;

@@ -43,7 +43,7 @@ pub(crate) struct Setup {
 }
 
 /// Small segments and frequent snapshots: every cycle rotates and trims.
-const SMALL_STORE: &str = "segment_size = \"1MiB\"\nsnapshot_log_size = \"3MiB\"\n";
+const SMALL_STORE: &str = "segment_size = \"1MiB\"\n";
 
 impl Setup {
     pub(crate) fn new(program: Program, fsync: Fsync, folder: PathBuf) -> Self {
@@ -205,12 +205,6 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-
-    /// Asks it to end (SIGTERM).
-    pub(crate) fn terminate(&self) {
-        let process = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
     }
 }
 

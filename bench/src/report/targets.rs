@@ -1,7 +1,7 @@
 //! The project's targets, and whether a run met them.
 //!
-//! Each is a ratio of annulus to a contender in the same case of the same run: of costs, where lower
-//! is better, or of rates, where higher is.
+//! Each is a ratio of annulus to a contender in the same case of the same run: of costs, where
+//! lower is better, or of rates, where higher is.
 //! Invariant: a target that was not measured is neither met nor missed.
 
 use std::fmt;
