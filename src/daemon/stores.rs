@@ -15,8 +15,8 @@ use crate::service::resp::expiry_cycle::expire_forever;
 use crate::shard::ShardId;
 use crate::store::access::LockedStore;
 use crate::store::directory::{DataDirectory, Missing};
-use crate::store::recovery;
 use crate::store::memory::Limit;
+use crate::store::recovery;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
