@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Failure;
 use super::settings::StoreSettings;
+use crate::clock;
 use crate::engine::Engine;
 use crate::log::{self, Log, Policy, Slots, Writer};
 use crate::runtime::Runtime;
@@ -17,6 +18,8 @@ use crate::store::access::LockedStore;
 use crate::store::directory::{DataDirectory, Missing};
 use crate::store::memory::Limit;
 use crate::store::recovery;
+use crate::store::saving::{Saving, Schedule};
+use crate::store::storage::Storage;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
@@ -31,6 +34,7 @@ pub(super) struct Stores {
     /// Locked for as long as the store may be changed.
     _directory: Option<Arc<DataDirectory>>,
     limit: Arc<Limit>,
+    storage: Option<Arc<Storage>>,
 }
 
 #[derive(Clone)]
@@ -59,8 +63,9 @@ impl Stores {
         let map = SlotMap::new(count);
         let mut partitions: Vec<Partition> =
             map.partitions().map(|id| Partition::new(map.slots(id))).collect();
-        let (mut journalist, mut directory) = (None, None);
+        let (mut journalist, mut directory, mut storage) = (None, None, None);
         if let Some(path) = &settings.data {
+            let began = clock::now();
             let opened = DataDirectory::open(path, Missing::Create)?;
             let recovered = recovery::recover(&opened, map)?;
             partitions = recovered.partitions;
@@ -76,6 +81,9 @@ impl Stores {
                 lanes: lanes.collect(),
             };
             let log = Arc::new(log);
+            let saving = Arc::new(Saving::new(settings.snapshots, None));
+            let took = clock::now().since(began);
+            storage = Some(Arc::new(Storage::new(path, Arc::clone(&log), saving, took)));
             journalist = Some(Journalist { log, start: recovered.start, settings: writer });
         }
         let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
@@ -86,7 +94,7 @@ impl Stores {
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
         let limit = Arc::new(Limit::new(count));
-        Ok((Self { holding, log, limit, _directory: directory }, journalist))
+        Ok((Self { holding, log, storage, limit, _directory: directory }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {
@@ -105,9 +113,9 @@ impl Stores {
         Self { holding, limit: Arc::clone(limit), ..self }
     }
 
-    /// The log, unless the store is in memory only.
-    pub(super) fn log(&self) -> Option<&Arc<Log>> {
-        self.log.as_ref()
+    /// Where the store is kept, unless it is in memory only.
+    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
+        self.storage.as_ref()
     }
 
     /// Gives the calling shard what its connections need.
@@ -145,6 +153,13 @@ impl Stores {
             log.close();
             // A log that has failed has ended the process.
             let _ = runtime.block_on(log.ended());
+        }
+    }
+
+    /// Takes over when snapshots are due.
+    pub(super) fn set_schedule(&self, schedule: Schedule) {
+        if let Some(storage) = &self.storage {
+            storage.saving.set_schedule(schedule);
         }
     }
 

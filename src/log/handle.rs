@@ -214,6 +214,8 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
+        // So that it does even if the policy is changed meanwhile to one that promises less.
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
         self.wait(Until::Durable(lsn)).await
     }
 

@@ -235,11 +235,15 @@ pub enum Counter {
     KeysExpired,
     /// Keys removed because memory was full.
     KeysEvicted,
+    /// Writes refused because the disk was full.
+    WritesRefused,
+    /// Times a connection with a write waited because the disk was behind.
+    WriteStalls,
 }
 
 impl Counter {
     /// Every counter, in order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Turns,
         Self::Polls,
         Self::DriverEnters,
@@ -270,6 +274,8 @@ impl Counter {
         Self::KeyspaceMisses,
         Self::KeysExpired,
         Self::KeysEvicted,
+        Self::WritesRefused,
+        Self::WriteStalls,
     ];
 
     /// The counter's name, lower case with underscores.
@@ -319,6 +325,8 @@ impl Counter {
             Self::KeyspaceMisses => ("keyspace_misses", "Key look-ups that found none."),
             Self::KeysExpired => ("keys_expired", "Keys removed because their time was over."),
             Self::KeysEvicted => ("keys_evicted", "Keys removed because memory was full."),
+            Self::WritesRefused => ("writes_refused", "Writes refused: the disk was full."),
+            Self::WriteStalls => ("write_stalls", "Waits of writes: the disk was behind."),
         }
     }
 }

@@ -28,6 +28,7 @@ mod slab;
 pub mod slots;
 pub mod snapshot;
 pub mod stats;
+pub mod storage;
 pub mod value;
 
 pub use access::{Home, Store, Trace};

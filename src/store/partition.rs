@@ -142,7 +142,8 @@ impl Partition {
     }
 
     /// Takes the changes, for a record that the caller puts together: out of a partition that
-    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it was.
+    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it
+    /// was.
     pub fn take_changes(&mut self) -> Vec<u8> {
         self.ledger.journal.take_changes()
     }

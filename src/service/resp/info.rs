@@ -3,6 +3,8 @@
 //! Invariant: the figures of partitions are added up position by position, whoever tells them.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::store::{DATABASES_COUNT, Keyspace, Partition};
 
@@ -162,10 +164,40 @@ fn human(bytes: u64) -> String {
     format!("{scaled:.2}{}", UNITS[unit])
 }
 
-fn persistence(_: &Server, _: &Figures, _: u64, text: &mut String) {
+fn persistence(server: &Server, _: &Figures, now_ms: u64, text: &mut String) {
     line(text, "loading", 0);
-    line(text, "rdb_bgsave_in_progress", 0);
-    line(text, "aof_enabled", 0);
+    let Some(storage) = &server.storage else {
+        line(text, "rdb_bgsave_in_progress", 0);
+        line(text, "rdb_last_save_time", server.last_save_ms() / 1000);
+        line(text, "aof_enabled", 0);
+        return;
+    };
+    let saves = storage.saving.report();
+    let seconds = |duration: Duration| duration.as_secs() as i64;
+    let since = |began_ms: u64| Duration::from_millis(now_ms.saturating_sub(began_ms));
+    let ok = |is_ok: bool| if is_ok { "ok" } else { "err" };
+    let running = saves.began_unix_ms;
+    line(text, "rdb_bgsave_in_progress", u8::from(running.is_some()));
+    line(text, "rdb_last_save_time", server.last_save_ms() / 1000);
+    line(text, "rdb_last_bgsave_status", ok(saves.failure.is_none()));
+    line(text, "rdb_last_bgsave_time_sec", saves.last.map_or(-1, |last| seconds(last.duration)));
+    line(text, "rdb_current_bgsave_time_sec", running.map_or(-1, |began| seconds(since(began))));
+    line(text, "rdb_saves", saves.saves);
+    let done = storage.log.figures();
+    line(text, "aof_enabled", 1);
+    line(text, "aof_rewrite_in_progress", 0);
+    line(text, "aof_last_write_status", ok(!storage.refuses()));
+    line(text, "aof_current_size", done.segment_bytes.load(Ordering::Relaxed));
+    line(text, "aof_buffer_length", storage.log.pending_bytes());
+    let lag = storage.log.written_lsn() > storage.log.durable_lsn();
+    line(text, "aof_pending_bio_fsync", u8::from(lag));
+    line(text, "annulus_directory", storage.directory().display());
+    for figure in storage.figures(now_ms) {
+        line(text, &format!("annulus_{}", figure.name), figure.reading);
+    }
+    if let Some(failure) = saves.failure {
+        line(text, "annulus_snapshot_failure", failure);
+    }
 }
 
 fn stats(server: &Server, figures: &Figures, _: u64, text: &mut String) {

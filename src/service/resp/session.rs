@@ -19,6 +19,7 @@ use super::outbox::{Join, Outbox, Part, words_at};
 use super::server::Server;
 use super::table;
 use super::transaction::Transaction;
+use super::waiting::Wait;
 
 /// A connection.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub enum Next {
     Transact(Box<Transaction>),
     /// A joint command run, its reply appended to the stitched output; then the rest of the input.
     Join(Box<Joint>),
+    /// The output sent, and this waited for; then the rest of the input.
+    Wait(Wait),
     /// The output sent, and writes welcome again; then the rest of the input.
     Stall,
     /// The output sent, and a step taken towards room in memory; then the rest of the input.
@@ -192,8 +195,12 @@ impl Turn<'_, '_> {
         if command.flags & flag::WRITE != 0 {
             match self.home.admission() {
                 Admission::Open => {}
-                Admission::Stalled => return Some(Next::Stall),
+                Admission::Stalled => {
+                    metrics::add(Counter::WriteStalls, 1);
+                    return Some(Next::Stall);
+                }
                 Admission::Refused(reason) => {
+                    metrics::add(Counter::WritesRefused, 1);
                     self.refuse(&Refusal::log_full(&reason));
                     return None;
                 }
@@ -224,6 +231,7 @@ impl Turn<'_, '_> {
                 // `CLIENT LIST` tells what it is at.
                 self.client.record.command.store(row, Ordering::Relaxed);
                 self.here(run, args);
+                return self.client.waits.take().map(Next::Wait);
             }
             Run::Spread { each, merge } => {
                 return self.spread(command, each, merge, args).map(Next::Join);
