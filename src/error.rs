@@ -328,3 +328,32 @@ impl From<Error> for io::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_can_act_on_has_a_query() {
+        type Query = fn(&Error) -> bool;
+        let queries: [(&[i32], Query); 9] = [
+            (&[libc::ENOENT], Error::is_not_found),
+            (&[libc::EEXIST], Error::is_already_exists),
+            (&[libc::ENOSPC, libc::EDQUOT], Error::is_storage_full),
+            (&[libc::EFBIG], Error::is_file_too_large),
+            (&[libc::EROFS], Error::is_read_only),
+            (&[libc::EACCES, libc::EPERM], Error::is_permission_denied),
+            (&[libc::ENOTEMPTY], Error::is_directory_not_empty),
+            (&[libc::ENOTDIR], Error::is_not_a_directory),
+            (&[libc::EIO], Error::is_device_failure),
+        ];
+        for (place, (numbers, _)) in queries.iter().enumerate() {
+            for number in *numbers {
+                let error = Error::io("trying", Errno(*number));
+                let answers = queries.iter().enumerate().filter(|(_, (_, query))| query(&error));
+                assert_eq!(answers.map(|(place, _)| place).collect::<Vec<_>>(), [place]);
+            }
+        }
+        assert!(Error::io("trying", Errno(libc::EOPNOTSUPP)).is_unsupported());
+    }
+}

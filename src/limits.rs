@@ -178,6 +178,10 @@ pub const PROCESS_START_MS_MAX: u64 = 30_000;
 /// killed.
 pub const PROCESS_EXIT_MS_MAX: u64 = 1_000;
 
+/// Workers of the kernel that may wait for disks at once for one ring. Its own limit, four for each
+/// CPU, lets a few syncs on a slow disk hold up every open elsewhere. Started when they are needed.
+pub const RING_WORKERS_COUNT: u32 = 64;
+
 /// Helper threads that do file operations for one epoll shard, and for a shard of a ring what its
 /// kernel has no entry for. Started when they are needed.
 pub const OFFLOAD_THREADS_COUNT: usize = 8;

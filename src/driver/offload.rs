@@ -22,7 +22,8 @@ type Answer = (SlotKey, Result<u32, Errno>);
 /// What one kind of call has waiting and under way.
 #[derive(Default)]
 struct Queue {
-    calls: VecDeque<(SlotKey, FileCall)>,
+    /// Oldest first, each with its number.
+    calls: VecDeque<(u64, SlotKey, FileCall)>,
     /// Helpers that make such a call.
     busy: usize,
 }
@@ -51,6 +52,8 @@ fn kind_of(op: &Op) -> usize {
 #[derive(Default)]
 struct State {
     queues: [Queue; 2],
+    /// Calls so far.
+    count: u64,
     answers: Vec<Answer>,
     /// Helpers that wait for a call.
     idle: usize,
@@ -58,18 +61,19 @@ struct State {
 }
 
 impl State {
-    /// The next call of the kind that has fewer helpers, unless that kind has its share of them.
+    fn push(&mut self, kind: usize, key: SlotKey, call: FileCall) {
+        self.queues[kind].calls.push_back((self.count, key, call));
+        self.count += 1;
+    }
+
+    /// The oldest call of the kinds that have not their share of helpers.
     fn take(&mut self, share: usize) -> Option<(usize, SlotKey, FileCall)> {
-        let first = usize::from(self.queues[CHANGES].busy < self.queues[READS].busy);
-        [first, 1 - first].into_iter().find_map(|kind| {
-            let queue = &mut self.queues[kind];
-            if queue.busy == share {
-                return None;
-            }
-            let (key, call) = queue.calls.pop_front()?;
-            queue.busy += 1;
-            Some((kind, key, call))
-        })
+        let open = self.queues.iter().enumerate().filter(|(_, queue)| queue.busy < share);
+        let fronts = open.filter_map(|(kind, queue)| Some((queue.calls.front()?.0, kind)));
+        let (_, kind) = fronts.min()?;
+        let (_, key, call) = self.queues[kind].calls.pop_front()?;
+        self.queues[kind].busy += 1;
+        Some((kind, key, call))
     }
 
     fn waiting(&self) -> usize {
@@ -146,7 +150,7 @@ impl Offload {
     pub(super) fn submit(&mut self, key: SlotKey, op: &mut Op) -> Result<(), Errno> {
         let call = FileCall::of(op).expect("only file operations are handed over");
         let mut state = self.desk.lock();
-        state.queues[kind_of(op)].calls.push_back((key, call));
+        state.push(kind_of(op), key, call);
         let is_short = state.waiting() > state.idle;
         drop(state);
         self.count += 1;
@@ -170,7 +174,7 @@ impl Offload {
     pub(super) fn call_back(&mut self, key: SlotKey) -> bool {
         let mut state = self.desk.lock();
         for queue in &mut state.queues {
-            if let Some(place) = queue.calls.iter().position(|(waiting, _)| *waiting == key) {
+            if let Some(place) = queue.calls.iter().position(|(_, waiting, _)| *waiting == key) {
                 queue.calls.remove(place);
                 self.count -= 1;
                 return true;

@@ -3,6 +3,8 @@
 //! Called by the backend's own start, cancel and reap. Invariant: a file that a helper may look up
 //! stays open until the operation is over.
 
+use std::os::fd::OwnedFd;
+
 use super::Epoll;
 use crate::clock::{self, Instant};
 use crate::driver::settle;
@@ -26,6 +28,11 @@ impl Epoll {
             }
             slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
         }
+    }
+
+    /// Keeps a descriptor that is in use, to close it later. Gives back what can be closed now.
+    pub(in crate::driver) fn keep(&mut self, descriptor: OwnedFd) -> Option<OwnedFd> {
+        self.named.keep(descriptor)
     }
 
     /// Takes what helpers have left.

@@ -200,7 +200,7 @@ impl Epoll {
             Op::Close { .. } => {
                 if let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) {
                     self.forget(descriptor.as_raw_fd());
-                    drop(self.named.keep(descriptor));
+                    drop(self.keep(descriptor));
                 }
                 slots.complete(key, Ok(Value::Count(0)), now);
             }

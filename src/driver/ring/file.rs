@@ -3,6 +3,8 @@
 //! Called by the ring's own start, cancel, reap and completion. Invariant: a file whose number a
 //! worker or a helper will look up stays open until the operation is over.
 
+use std::os::fd::OwnedFd;
+
 use super::{Ring, entry};
 use crate::clock::{self, Instant};
 use crate::driver::offload::Offload;
@@ -76,10 +78,15 @@ impl Ring {
         unsafe { settle::settle(slots, key, count, now) };
     }
 
+    /// Keeps a descriptor that is in use, to close it later. Gives back what can be closed now.
+    pub(in crate::driver) fn keep(&mut self, descriptor: OwnedFd) -> Option<OwnedFd> {
+        self.named.keep(descriptor)
+    }
+
     /// Whether a close can go its way. Otherwise its descriptor is kept until it is not in use.
     pub(super) fn closes_now(&mut self, op: &mut Op) -> bool {
         let Op::Close { descriptor } = std::mem::replace(op, Op::Idle) else { return true };
-        match self.named.keep(descriptor) {
+        match self.keep(descriptor) {
             Some(descriptor) => {
                 *op = Op::Close { descriptor };
                 true

@@ -125,6 +125,7 @@ pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given
         }
     };
     let probe = require_multishot(&ring)?;
+    allow_workers(&ring, &mut given);
     given.quiet_writes = calls::quiet_flags() != 0;
     given.wait_child = probe.is_supported(opcode::WaitId::CODE);
     if !given.wait_child {
@@ -141,6 +142,21 @@ pub(in crate::driver) fn open(settings: &RingSettings) -> Result<(IoUring, Given
         given.given_up.push("NO_IOWAIT (before Linux 6.15): idle shows as iowait".into());
     }
     Ok((ring, given))
+}
+
+/// Lets more workers wait for disks, where the kernel would have fewer (io_uring_register(2),
+/// IORING_REGISTER_IOWQ_MAX_WORKERS). Those that do not wait are as many as before.
+fn allow_workers(ring: &IoUring, given: &mut Given) {
+    // Zeros ask for what is set now; the second count is of those that wait for others.
+    let mut now = [0; 2];
+    let submitter = ring.submitter();
+    let allowed = submitter.register_iowq_max_workers(&mut now).and_then(|()| {
+        let mut wanted = [now[0].max(limits::RING_WORKERS_COUNT), 0];
+        submitter.register_iowq_max_workers(&mut wanted)
+    });
+    if let Err(error) = allowed {
+        given.given_up.push(format!("{} workers ({error})", limits::RING_WORKERS_COUNT));
+    }
 }
 
 /// Multishot receive has no probe bit of its own; it came with SEND_ZC in Linux 6.0.
