@@ -207,16 +207,19 @@ fn the_log_adds_to_a_snapshot_what_it_does_not_hold() {
     forge.record(&payload(&[set("a", "1"), set("b", "1")]));
     forge.record_and_rotate(&payload(&[append("a", "2"), append("b", "2")]), Vec::new());
     forge.record(&payload(&[append("a", "3"), append("b", "3")]));
-    let memory = Memory::of(&forge).with_snapshot(ALL, 2, &[("a", "12"), ("b", "12")]);
+    forge.record(&payload(&[append("a", "4"), append("b", "4")]));
+    // Record 3 is read, since it lies in front of what is needed, and makes no change.
+    let memory = Memory::of(&forge).with_snapshot(ALL, 3, &[("a", "123"), ("b", "123")]);
     for partitions in [1, 2, 5] {
-        assert_eq!(memory.content(partitions), keys(&[("a", "123"), ("b", "123")]));
+        assert_eq!(memory.content(partitions), keys(&[("a", "1234"), ("b", "1234")]));
     }
     let recovered = memory.recover(1).expect("clean");
     assert_eq!(recovered.figures.first, Some(Lsn(3)));
     let last = |kept: &Kept| (kept.sequence, kept.last);
     let kept: Vec<_> = recovered.start.kept.iter().map(last).collect();
-    assert_eq!(kept, [(1, Lsn(2)), (2, Lsn(3))]);
-    assert_eq!(recovered.snapshots, [(ALL, Lsn(2))]);
+    // Of a segment that is passed over it is known that it ends in front of what is needed.
+    assert_eq!(kept, [(1, Lsn(3)), (2, Lsn(4))]);
+    assert_eq!(recovered.snapshots, [(ALL, Lsn(3))]);
     // What the snapshot holds is no longer needed.
     let mut trimmed = memory.clone();
     trimmed.files.remove("log-000000000001.seg");
