@@ -439,7 +439,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    /// What it owns is not lost, and a number that was closed there means nothing to the backend.
+    /// What it owns is not lost, and a number that was closed there means nothing any more.
     #[test]
     fn at_the_limit_an_operation_comes_back_and_a_close_is_known_to_the_backend() {
         let buffers = BufferSettings { count: 4, size: 4096 };

@@ -156,8 +156,8 @@ impl Drop for TemporaryFile {
 /// `path` is what it was, or all of `content`; once this returns, all of `content`.
 ///
 /// What was there is not written to: whoever has it open keeps the old contents, other names of it
-/// too, and the new file has the permissions and the owner of a new one. A symbolic link is replaced
-/// itself.
+/// too, and the new file has the permissions and the owner of a new one. A symbolic link is
+/// replaced itself.
 ///
 /// A dropped future does not stop it: the old file is replaced soon, or not at all.
 ///
