@@ -472,6 +472,10 @@ fn children(source: &Source) -> Vec<PathBuf> {
         }
         let above = if index > 0 { lines[index - 1].trim() } else { "" };
         if let Some(given) = above.strip_prefix("#[path = \"").and_then(|p| p.strip_suffix("\"]")) {
+            let (mut folder, mut given) = (folder, given);
+            while let Some(rest) = given.strip_prefix("../") {
+                (folder, given) = (folder.parent().unwrap_or(Path::new("")), rest);
+            }
             found.push(folder.join(given));
         } else {
             found.push(below.join(format!("{name}.rs")));

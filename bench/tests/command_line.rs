@@ -167,3 +167,157 @@ fn a_server_that_dies_in_the_middle_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     assert!(complaint(&output).contains("no connection"), "{}", complaint(&output));
 }
+
+/// A directory for one test, removed at its end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("the directory is made");
+        Self(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("the directory is there");
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_disk_run_reports_every_engine_and_removes_its_file() {
+    let scratch = Scratch::new("disk-run");
+    let place = scratch.0.display();
+    for manner in [
+        "--depths 3 --blocks 64k",
+        "--depths 1,3 --blocks 4k,64k --operations write --sync",
+        "--depths 3 --blocks 64k --operations random-read,write --buffered --peers",
+    ] {
+        let output = run(&format!(
+            "disk --dir {place} --size 1m --window 0.01 --output {place}/runs --name test {manner}"
+        ));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{manner}: {}{text}", complaint(&output));
+        for wanted in ["annulus uring", "annulus epoll", "annulus threads", "write 64 KiB"] {
+            assert!(text.contains(wanted), "{manner}: {wanted} is missing in {text}");
+        }
+        assert_eq!(scratch.names(), ["runs"], "{manner}: the file is gone");
+    }
+    let runs = std::fs::read_dir(scratch.0.join("runs")).unwrap();
+    for entry in runs {
+        let directory = entry.unwrap().path();
+        assert!(std::fs::read_to_string(directory.join("disk.md")).unwrap().contains("| annulus"));
+        let json = std::fs::read_to_string(directory.join("disk.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json["lines"][0]["operations"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn senseless_disk_runs_are_usage_errors_and_touch_nothing() {
+    let scratch = Scratch::new("disk-refusals");
+    let precious = scratch.0.join("precious");
+    std::fs::write(&precious, b"precious").unwrap();
+    let place = scratch.0.display();
+    for (flags, expected) in [
+        (format!("--file {place}/precious"), "would be overwritten"),
+        (format!("--dir {place}/none"), "is no directory"),
+        (format!("--dir {place} --size 4000000g"), "MiB free"),
+        (format!("--dir {place} --size none"), "number of bytes"),
+        (format!("--dir {place} --blocks 1000"), "multiples of 4096"),
+        (format!("--dir {place} --size 1m --blocks 2m"), "larger than the file"),
+        (format!("--dir {place} --depths 0"), "--depths"),
+        (format!("--dir {place} --depths 1024 --blocks 4m"), "at a time"),
+        (format!("--dir {place} --window 0"), "--window"),
+        (format!("--dir {place} --cpu 4000"), "--cpu 4000"),
+        (format!("--dir {place} --name a/b"), "--name"),
+    ] {
+        let output = run(&format!("disk {flags}"));
+        assert_eq!(output.status.code(), Some(2), "{flags}: {}", complaint(&output));
+        assert!(complaint(&output).contains(expected), "{flags}: {}", complaint(&output));
+    }
+    assert_eq!(scratch.names(), ["precious"]);
+    assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+}
+
+fn redis_is_missing() -> bool {
+    let missing = Command::new("redis-server").arg("--version").output().is_err();
+    if missing {
+        eprintln!("skipped: redis-server is not installed");
+    }
+    missing
+}
+
+/// Runs a bench of stored data against redis alone, and returns what it wrote.
+fn runs_against_redis(command: &str, flags: &str) -> serde_json::Value {
+    let scratch = Scratch::new(&format!("{command}-run"));
+    let place = scratch.0.display();
+    let output = run(&format!(
+        "{command} --peers --only redis --rounds 2 --dir {place} --output {place}/runs {flags}"
+    ));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}{text}", complaint(&output));
+    assert!(text.contains("\nredis"), "{text}");
+    assert_eq!(scratch.names(), ["runs"], "what was stored is gone");
+    let runs = scratch.0.join("runs");
+    let directory = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
+    let read = |ending: &str| {
+        std::fs::read_to_string(directory.join(format!("{command}.{ending}"))).unwrap()
+    };
+    assert!(read("md").contains("| redis |"));
+    assert!(read("html").contains("<td>redis</td>"));
+    serde_json::from_str(&read("json")).unwrap()
+}
+
+#[test]
+fn a_recovery_run_reports_how_long_each_round_took() {
+    if redis_is_missing() {
+        return;
+    }
+    let json = runs_against_redis("recovery", "--records 3000");
+    assert_eq!(json["lines"][0]["loading_seconds"].as_array().unwrap().len(), 2);
+    assert!(json["lines"][0]["bytes"].as_u64().unwrap() > 3000 * 64);
+}
+
+#[test]
+fn a_snapshot_run_reports_latency_and_memory() {
+    if redis_is_missing() {
+        return;
+    }
+    let flags = "--keys 3000 --rate 500 --connections 2 --window 0.3";
+    let json = runs_against_redis("snapshot", flags);
+    let line = &json["lines"][0];
+    assert_eq!(line["p99_us_during"].as_array().unwrap().len(), 2);
+    assert!(line["memory_bytes_before"].as_u64().unwrap() > 0);
+    assert!(!line["save_seconds"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn senseless_runs_on_stored_data_are_usage_errors() {
+    for (arguments, expected) in [
+        ("recovery --records 0", "--records"),
+        ("recovery --rounds 0", "--rounds"),
+        ("recovery --value 2000000", "--value"),
+        ("recovery --only nobody", "nobody takes part"),
+        ("recovery --name a/b", "--name"),
+        ("recovery --peers --only redis --dir /nowhere/at/all", "--dir /nowhere/at/all"),
+        ("recovery --annulus /nowhere/annulus", "no daemon at /nowhere/annulus"),
+        ("snapshot --keys 0", "--keys"),
+        ("snapshot --rate 0", "--rate"),
+        ("snapshot --connections 0", "--connections"),
+        ("snapshot --window 0", "--window"),
+        ("snapshot --engines steam", "steam"),
+        ("compare --workloads durable", "durable"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {}", complaint(&output));
+        assert!(complaint(&output).contains(expected), "{arguments}: {}", complaint(&output));
+    }
+}

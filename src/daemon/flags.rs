@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::settings::{Given, Origin, TABLE, find_row};
 
 /// What the user wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Run the daemon.
     Serve,
@@ -19,6 +19,15 @@ pub enum Verb {
     Check,
     /// Print the resolved settings.
     PrintConfig,
+    /// Read a store's directory and report.
+    Verify(PathBuf),
+    /// Cut a damaged log.
+    Repair {
+        /// The store's directory.
+        directory: PathBuf,
+        /// Whether to do it without asking.
+        yes: bool,
+    },
 }
 
 /// The command line, understood.
@@ -39,6 +48,14 @@ const AFTER_HELP: &str = "Without a command, annulus serves with the built-in de
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let (verb, matches) = match matches.subcommand() {
+        Some((name @ ("verify" | "repair"), matches)) => {
+            let directory = matches.get_one("directory").cloned().unwrap_or_default();
+            let verb = match name {
+                "verify" => Verb::Verify(directory),
+                _ => Verb::Repair { directory, yes: matches.get_flag("yes") },
+            };
+            return Ok(Request { verb, config: None, given: Vec::new() });
+        }
         Some(("check", matches)) => (Verb::Check, matches),
         Some((_, matches)) => (Verb::Serve, matches),
         None => (Verb::Serve, &matches),
@@ -68,6 +85,31 @@ fn command() -> Command {
                 .about("Validate configuration and host, and print the plan")
                 .args(arguments()),
         )
+        .subcommand(
+            Command::new("verify")
+                .about("Read a store's directory as a start would, and report; changes nothing")
+                .arg(directory()),
+        )
+        .subcommand(
+            Command::new("repair")
+                .about("End a damaged log in front of the damage, after asking")
+                .after_help("What is cut off is kept in files beside, named cut-….")
+                .arg(directory())
+                .arg(
+                    Arg::new("yes")
+                        .long("yes")
+                        .action(ArgAction::SetTrue)
+                        .help("Do it without asking"),
+                ),
+        )
+}
+
+fn directory() -> Arg {
+    Arg::new("directory")
+        .value_name("DIR")
+        .value_parser(value_parser!(PathBuf))
+        .required(true)
+        .help("The store's directory: what --data names when it is served")
 }
 
 fn arguments() -> Vec<Arg> {
@@ -120,6 +162,19 @@ mod tests {
         assert_eq!(request("check").expect("valid").verb, Verb::Check);
         assert_eq!(request("--print-config").expect("valid").verb, Verb::PrintConfig);
         assert_eq!(request("serve --print-config").expect("valid").verb, Verb::PrintConfig);
+    }
+
+    #[test]
+    fn the_offline_verbs_name_a_directory() {
+        let directory = PathBuf::from("some/dir");
+        let verb = |line| request(line).expect("valid").verb;
+        assert_eq!(verb("verify some/dir"), Verb::Verify(directory.clone()));
+        let asks = Verb::Repair { directory: directory.clone(), yes: false };
+        assert_eq!(verb("repair some/dir"), asks);
+        assert_eq!(verb("repair --yes some/dir"), Verb::Repair { directory, yes: true });
+        for line in ["verify", "repair", "verify a b", "verify --yes a", "repair --shards 2 a"] {
+            assert_eq!(request(line).expect_err(line).exit_code(), 2, "{line}");
+        }
     }
 
     #[test]

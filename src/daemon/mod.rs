@@ -10,12 +10,14 @@ pub mod host;
 pub mod listen;
 pub mod logging;
 pub mod reload;
+pub mod repair;
 pub mod serve;
 mod services;
 pub mod settings;
 pub mod signals;
 mod stores;
 pub mod unit;
+pub mod verify;
 
 use std::fmt;
 use std::io::Write as _;
@@ -23,6 +25,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::error::Error;
+use crate::store::directory::DirectoryError;
+use crate::store::recovery::RecoveryError;
 use settings::{Given, Resolved, SettingsError};
 
 /// Why the program ends early.
@@ -84,6 +88,18 @@ impl From<listen::ListenError> for Failure {
     }
 }
 
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Self {
+        Self::running(error)
+    }
+}
+
+impl From<RecoveryError> for Failure {
+    fn from(error: RecoveryError) -> Self {
+        Self::running(error)
+    }
+}
+
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         Self::Usage(error)
@@ -94,27 +110,6 @@ impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
         Self::Settings(error)
     }
-}
-
-pub(crate) struct Opened {
-    partitions: Vec<crate::store::Partition>,
-    start: crate::log::Start,
-}
-fn recover(path: &Path, map: crate::store::SlotMap) -> Result<Opened, Failure> {
-    std::fs::create_dir_all(path).unwrap();
-    Ok(Opened {
-        partitions: map
-            .partitions()
-            .map(|id| crate::store::Partition::new(map.slots(id)))
-            .collect(),
-        start: crate::log::Start {
-            path: path.into(),
-            id: crate::log::StoreId([7; 16]),
-            next: crate::log::Link::FIRST,
-            sequence: 1,
-            kept: vec![],
-        },
-    })
 }
 
 /// Reads the file, if there is one, and resolves it with what flags and environment give.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::listen::Listeners;
-use super::settings::{HttpSettings, Settings};
+use super::settings::{HttpSettings, Settings, StoreSettings};
 use super::stores::Stores;
 use crate::clock;
 use crate::error::Error;
@@ -18,6 +18,7 @@ use crate::runtime::Runtime;
 use crate::service::http::{self, About, HttpService};
 use crate::service::resp::{self, RespSettings};
 use crate::shard::ShardId;
+use crate::store::memory::Limit;
 
 /// All services. Cloning shares them.
 #[derive(Clone)]
@@ -35,9 +36,14 @@ impl Services {
         stores: Stores,
     ) -> Self {
         let about = about(runtime, listeners);
-        let http = HttpService::new(of_http(&settings.http), &about, runtime.metrics().clone());
+        let http = HttpService::new(of_http(&settings.http), &about, runtime.metrics().clone())
+            .with_storage(stores.storage().cloned());
         let resp = of_resp(settings, runtime, listeners);
-        let resp = resp::Server::new(resp, stores.map(), clock::unix_millis());
+        let resp = resp::Server::new(resp, stores.map(), clock::unix_millis())
+            .with_storage(stores.storage().cloned())
+            .with_end(super::signals::ask_to_drain);
+        set_memory(&resp.memory, &settings.store);
+        let stores = stores.limited(&resp.memory);
         Self { http: Arc::new(http), resp: Arc::new(resp), stores }
     }
 
@@ -61,6 +67,12 @@ impl Services {
                 }
                 "store.fsync" => self.stores.set_policy(settings.store.fsync),
                 "store.fsync_interval" => self.stores.set_interval(settings.store.fsync_interval),
+                "store.snapshot_log_size" | "store.snapshot_every" | "store.snapshot_rate" => {
+                    self.stores.set_schedule(settings.store.snapshots);
+                }
+                "store.memory_max" | "store.eviction" => {
+                    set_memory(&self.resp.memory, &settings.store);
+                }
                 // What the reloader itself takes over.
                 _ => {}
             }
@@ -101,6 +113,11 @@ fn of_resp(settings: &Settings, runtime: &Runtime, listeners: &Listeners) -> Res
         port: listeners.resp_address.map_or(0, |address| address.port()),
         engine: runtime.report().engine.name(),
     }
+}
+
+fn set_memory(limit: &Limit, settings: &StoreSettings) {
+    limit.set_bytes_max(settings.memory_bytes_max);
+    limit.set_policy(settings.eviction);
 }
 
 /// Rounded up: to the service zero means for ever, and half a second is not that.

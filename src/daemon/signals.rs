@@ -21,6 +21,13 @@ pub enum Request {
 /// Exit code of a process that a second signal ended: it failed to finish what it had in hand.
 const ENDED_AT_ONCE: i32 = 1;
 
+/// Asks for a drain, as SIGTERM from outside does.
+pub fn ask_to_drain() {
+    if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
+        tracing::error!(%error, "the process cannot be asked to end");
+    }
+}
+
 /// Calls `handle` on the signal thread for each request, until the process ends.
 pub fn watch(mut handle: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;

@@ -3,6 +3,7 @@
 //! Made once by `serve`, before anything listens. Invariant: no thread serves before every
 //! partition has been recovered and the log can take writes.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ use crate::runtime::Runtime;
 use crate::service::resp::expiry_cycle::expire_forever;
 use crate::shard::ShardId;
 use crate::store::access::LockedStore;
+use crate::store::directory::{DataDirectory, Missing};
+use crate::store::memory::Limit;
+use crate::store::recovery;
+use crate::store::saving::{Saved, Saving, Schedule};
+use crate::store::snapshot::{self, Keeping};
+use crate::store::storage::Storage;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
 
@@ -25,6 +32,12 @@ const LOCKED_PARTITIONS_COUNT: usize = 64;
 pub(super) struct Stores {
     holding: Holding,
     log: Option<Arc<Log>>,
+    storage: Option<Arc<Storage>>,
+    /// What the keeper of snapshots starts from, until it is started.
+    keeping: Arc<Mutex<Option<Keeping>>>,
+    /// Locked for as long as the store may be changed.
+    _directory: Option<Arc<DataDirectory>>,
+    limit: Arc<Limit>,
 }
 
 #[derive(Clone)]
@@ -53,11 +66,14 @@ impl Stores {
         let map = SlotMap::new(count);
         let mut partitions: Vec<Partition> =
             map.partitions().map(|id| Partition::new(map.slots(id))).collect();
-        let mut journalist = None;
+        let (mut journalist, mut directory) = (None, None);
+        let (mut storage, mut keeping) = (None, None);
         if let Some(path) = &settings.data {
-            let opened = super::recover(path, map)?;
-            partitions = opened.partitions;
-            let last = log::Lsn(opened.start.next.lsn.0 - 1);
+            let opened = DataDirectory::open(path, Missing::Create)?;
+            let recovered = recovery::recover(&opened, map)?;
+            keeping = Some(Keeping::of(&recovered));
+            partitions = recovered.partitions;
+            let last = log::Lsn(recovered.start.next.lsn.0 - 1);
             let log = Log::new(count, last, settings.fsync, settings.fsync_interval);
             let lanes = map.partitions().map(|id| {
                 let (from, until) = map.slots(id);
@@ -68,7 +84,12 @@ impl Stores {
                 lanes: lanes.collect(),
             };
             let log = Arc::new(log);
-            journalist = Some(Journalist { log, start: opened.start, settings: writer });
+            let last = last_saved(opened.path(), &recovered.snapshots);
+            let saving = Arc::new(Saving::new(settings.snapshots, last));
+            let took = recovered.figures.duration;
+            storage = Some(Arc::new(Storage::new(path, Arc::clone(&log), saving, took)));
+            directory = Some(Arc::new(opened));
+            journalist = Some(Journalist { log, start: recovered.start, settings: writer });
         }
         let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
         let holding = if locked {
@@ -77,7 +98,9 @@ impl Stores {
             let partitions = partitions.into_iter().map(Some).collect();
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
-        Ok((Self { holding, log }, journalist))
+        let limit = Arc::new(Limit::new(count));
+        let keeping = Arc::new(Mutex::new(keeping));
+        Ok((Self { holding, log, storage, keeping, limit, _directory: directory }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {
@@ -87,9 +110,39 @@ impl Stores {
         }
     }
 
-    /// The log, unless the store is in memory only.
-    pub(super) fn log(&self) -> Option<&Arc<Log>> {
-        self.log.as_ref()
+    /// Where the store is kept, unless it is in memory only.
+    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
+        self.storage.as_ref()
+    }
+
+    /// Starts to take snapshots, on the first shard, when every shard has been started.
+    pub(super) fn start_keeper(&self, runtime: &Runtime) -> Result<(), Failure> {
+        let (saving, keeping) = match &self.storage {
+            Some(storage) => (Arc::clone(&storage.saving), Arc::clone(&self.keeping)),
+            None => return Ok(()),
+        };
+        runtime.run_on_all(move |shard| {
+            let keeping = keeping
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_if(|_| shard == ShardId(0));
+            if let (Some(store), Some(keeping)) = (Store::here(), keeping) {
+                let keeper = snapshot::keep(store, Arc::clone(&saving), keeping);
+                let task = task::Builder::new().name("snapshots").class(Class::Background);
+                task.spawn(keeper).detach();
+            }
+            std::future::ready(())
+        })?;
+        Ok(())
+    }
+
+    /// The same, with a limit of memory that others change.
+    pub(super) fn limited(self, limit: &Arc<Limit>) -> Self {
+        let holding = match self.holding {
+            Holding::Locked(store) => Holding::Locked(store.limited(Arc::clone(limit))),
+            owned @ Holding::Owned(..) => owned,
+        };
+        Self { holding, limit: Arc::clone(limit), ..self }
     }
 
     /// Gives the calling shard what its connections need.
@@ -101,6 +154,7 @@ impl Stores {
                 let partition = partition.expect("a shard starts once");
                 let id = PartitionId(shard.0);
                 let store = Store::owning_partition(*map, id, partition, self.log.clone());
+                let store = store.limited(Arc::clone(&self.limit));
                 store.install();
                 expire_in_background(store);
             }
@@ -126,6 +180,13 @@ impl Stores {
             log.close();
             // A log that has failed has ended the process.
             let _ = runtime.block_on(log.ended());
+        }
+    }
+
+    /// Takes over when snapshots are due.
+    pub(super) fn set_schedule(&self, schedule: Schedule) {
+        if let Some(storage) = &self.storage {
+            storage.saving.set_schedule(schedule);
         }
     }
 
@@ -174,6 +235,19 @@ async fn write(writer: Writer) {
         let _ = Failure::running(failed).report();
         std::process::exit(1);
     }
+}
+
+/// The newest of the snapshots that were found.
+fn last_saved(directory: &Path, snapshots: &[(Slots, log::Lsn)]) -> Option<Saved> {
+    let found = |(slots, lsn): &(Slots, log::Lsn)| {
+        let file = std::fs::metadata(directory.join(log::name::snapshot(*slots, *lsn))).ok()?;
+        let age = file.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some((age.as_millis() as u64, file.len()))
+    };
+    let files: Vec<(u64, u64)> = snapshots.iter().filter_map(found).collect();
+    let unix_ms = files.iter().map(|(unix_ms, _)| *unix_ms).max()?;
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+    Some(Saved { unix_ms, bytes, ..Saved::default() })
 }
 
 fn expire_in_background(store: Store) {

@@ -172,9 +172,9 @@ impl Log {
         self.call();
     }
 
-    pub(super) fn take_trim(&self) -> Option<Lsn> {
-        let until = Lsn(self.trim.swap(0, Ordering::AcqRel));
-        (until != Lsn::NONE).then_some(until)
+    /// Takes the last record that was said to be needed no more.
+    pub(super) fn take_needless(&self) -> Lsn {
+        Lsn(self.trim.swap(0, Ordering::AcqRel))
     }
 
     /// Has the writer look around.
@@ -214,6 +214,8 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
+        // So that it does even if the policy is changed meanwhile to one that promises less.
+        self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
         self.wait(Until::Durable(lsn)).await
     }
 
@@ -355,13 +357,13 @@ impl Log {
     }
 
     /// Stalls writes, or lets them go on.
-    pub(super) fn set_stalled(&self, stalled: bool) {
+    pub(crate) fn set_stalled(&self, stalled: bool) {
         self.admission.store(if stalled { STALLED } else { OPEN }, Ordering::Release);
         self.wake_waiters();
     }
 
     /// Has writes refused until [`Log::set_stalled`].
-    pub(super) fn refuse(&self, reason: String) {
+    pub(crate) fn refuse(&self, reason: String) {
         *self.reason() = reason.into();
         self.admission.store(REFUSED, Ordering::Release);
         self.wake_waiters();

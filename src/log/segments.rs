@@ -165,6 +165,7 @@ impl Segments {
             let growth = missing.max(GROWTH_BYTES).next_multiple_of(ALIGNMENT_BYTES as u64);
             allocate(&self.file, self.end, growth).await?;
             self.end += growth;
+            self.count();
         }
         Ok(is_last && has_successor)
     }
@@ -192,28 +193,29 @@ impl Segments {
         self.count();
     }
 
-    /// Gives up the segments that hold nothing behind record `until`. One may become the next
-    /// spare.
-    pub(super) async fn trim(&mut self, until: Lsn) -> Result<()> {
-        let mut removed = false;
-        while let Some(kept) = self.kept.front().copied().filter(|kept| kept.last <= until) {
-            let path = self.path.join(name::segment(kept.sequence));
-            let is_fit = kept.bytes == self.segment_bytes && self.has_no_spare();
-            if is_fit {
-                fs::rename(&path, self.path.join(SPARE)).await?;
-                let file = open_for_records(&self.path.join(SPARE), OpenOptions::new()).await?;
-                *self.spare.borrow_mut() = Spare::Ready(file, kept.bytes);
-            } else {
-                fs::remove_file(path).await?;
-            }
-            self.kept.pop_front();
-            removed = true;
+    /// Whether there is a segment that holds nothing behind record `until`.
+    pub(super) fn has_needless(&self, until: Lsn) -> bool {
+        self.kept.front().is_some_and(|kept| kept.last <= until)
+    }
+
+    /// Gives up the first segment, which holds nothing behind record `until`. It may become the
+    /// next spare. Should a crash bring it back, it is given up again.
+    pub(super) async fn trim_one(&mut self, until: Lsn) -> Result<()> {
+        let Some(kept) = self.kept.front().copied().filter(|kept| kept.last <= until) else {
+            return Ok(());
+        };
+        let path = self.path.join(name::segment(kept.sequence));
+        let is_fit = kept.bytes == self.segment_bytes && self.has_no_spare();
+        if is_fit {
+            fs::rename(&path, self.path.join(SPARE)).await?;
+            let file = open_for_records(&self.path.join(SPARE), OpenOptions::new()).await?;
+            *self.spare.borrow_mut() = Spare::Ready(file, kept.bytes);
+        } else {
+            fs::remove_file(path).await?;
         }
-        if removed {
-            self.directory.sync().await?;
-            self.count();
-        }
-        Ok(())
+        self.kept.pop_front();
+        self.count();
+        if self.has_needless(until) { Ok(()) } else { self.directory.sync().await }
     }
 
     /// Begins to prepare the next segment, unless that is under way or done. For want of room it is
@@ -272,7 +274,8 @@ impl Full {
         }
         self.refuses = true;
         self.log.refuse(format!(
-            "no room for the log in {directory} ({error}): writes are refused until there is"
+            "no room for the log in {directory} ({error}): writes are refused until some is freed \
+             there"
         ));
         time::sleep(FULL_PAUSE).await;
     }

@@ -46,6 +46,8 @@ pub struct Writer {
     room: AlignedBuffer,
     /// When the first of what was written but is not durable was appended.
     undurable_since: Option<Instant>,
+    /// Records up to here are in snapshots.
+    needless: Lsn,
     /// When the last record was gathered.
     gathered_at: Instant,
 }
@@ -54,6 +56,7 @@ pub struct Writer {
 enum Step {
     Record,
     Sync,
+    Trim,
     End,
 }
 
@@ -73,6 +76,7 @@ impl Writer {
             next,
             room,
             undurable_since: None,
+            needless: Lsn::NONE,
             gathered_at: clock::now(),
         })
     }
@@ -88,6 +92,8 @@ impl Writer {
             let done = match self.step().await {
                 Step::Record => self.write_record().await,
                 Step::Sync => self.sync().await,
+                // That is looked after below.
+                Step::Trim => Ok(()),
                 Step::End => {
                     self.log.set_ended();
                     return Ok(());
@@ -106,11 +112,14 @@ impl Writer {
         }
     }
 
-    /// Gives up the segments that snapshots have made needless.
+    /// Gives up one of the segments that snapshots have made needless: records wait meanwhile.
     async fn trim(&mut self) {
-        if let Some(until) = self.log.take_trim()
-            && let Err(error) = self.segments.trim(until).await
+        self.needless = self.needless.max(self.log.take_needless());
+        if self.segments.has_needless(self.needless)
+            && let Err(error) = self.segments.trim_one(self.needless).await
         {
+            // Tried again after the next snapshot.
+            self.needless = Lsn::NONE;
             tracing::warn!(%error, "old segments of the log cannot be removed");
         }
     }
@@ -132,6 +141,10 @@ impl Writer {
             }
             if log.is_closing() {
                 return if self.undurable_since.is_some() { Step::Sync } else { Step::End };
+            }
+            self.needless = self.needless.max(log.take_needless());
+            if self.segments.has_needless(self.needless) {
+                return Step::Trim;
             }
             let call = log.calls();
             let called = std::future::poll_fn(|context| {

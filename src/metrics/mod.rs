@@ -11,6 +11,7 @@
 //! Invariant: whatever a recorder was given is in its stripe after `flush`, and a recorder flushes
 //! when its buffer is full and when it is dropped.
 
+pub mod figure;
 mod measure;
 mod render;
 mod snapshot;

@@ -6,3 +6,4 @@
 pub mod http;
 mod input;
 pub mod resp;
+mod room;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::Gate;
+use super::memory::Limit;
 use super::{Keeping, Partition, PartitionId, SlotMap, snapshot};
 use crate::log::{Admission, Log, LogFailed, Lsn};
 
@@ -28,6 +29,7 @@ pub struct Store {
     holding: Holding,
     /// Where changes go, unless the store is in memory only.
     log: Option<Arc<Log>>,
+    limit: Arc<Limit>,
 }
 
 /// What a visit did, as far as the log is concerned. [`Lsn::NONE`] where there is none.
@@ -72,6 +74,7 @@ pub struct LockedStore {
     map: SlotMap,
     partitions: Arc<[Mutex<Partition>]>,
     log: Option<Arc<Log>>,
+    limit: Arc<Limit>,
 }
 
 impl LockedStore {
@@ -89,7 +92,17 @@ impl LockedStore {
             partition.keep(keeping);
             Mutex::new(partition)
         };
-        Self { map, partitions: partitions.into_iter().map(lock).collect(), log }
+        let partitions = partitions.into_iter().map(lock).collect();
+        Self { map, partitions, log, limit: Arc::new(Limit::new(map.count())) }
+    }
+
+    /// The same store, its memory limited by `limit`, which was made for as many partitions.
+    pub fn limited(mut self, limit: Arc<Limit>) -> Self {
+        for (id, partition) in self.map.partitions().zip(self.partitions.iter()) {
+            limit.publish(id, lock(partition).usage());
+        }
+        self.limit = limit;
+        self
     }
 
     /// How the slots are divided.
@@ -100,7 +113,7 @@ impl LockedStore {
     /// The calling thread's view.
     pub fn open(&self) -> Store {
         let holding = Holding::Locked(Arc::clone(&self.partitions));
-        Store { map: self.map, holding, log: self.log.clone() }
+        Store { map: self.map, holding, log: self.log.clone(), limit: Arc::clone(&self.limit) }
     }
 }
 
@@ -126,7 +139,22 @@ impl Store {
         assert!(id.index() < map.count());
         partition.keep(keeping(log.as_ref()));
         let owned = Owned { id, partition: RefCell::new(partition), gate: Gate::default() };
-        Self { map, holding: Holding::Owned(Rc::new(owned)), log }
+        let limit = Arc::new(Limit::new(map.count()));
+        Self { map, holding: Holding::Owned(Rc::new(owned)), log, limit }
+    }
+
+    /// The same store, its memory limited by `limit`, which was made for as many partitions.
+    pub fn limited(mut self, limit: Arc<Limit>) -> Self {
+        if let Holding::Owned(owned) = &self.holding {
+            limit.publish(owned.id, owned.partition.borrow().usage());
+        }
+        self.limit = limit;
+        self
+    }
+
+    /// The limit of memory.
+    pub fn limit(&self) -> &Limit {
+        &self.limit
     }
 
     /// Makes this the store that [`Store::here`] finds on the calling thread.
@@ -198,22 +226,32 @@ impl Store {
     /// look at the gate; must not be nested.
     #[inline]
     pub fn visit<R>(&self, visit: impl FnOnce(&mut Home<'_>) -> R) -> (R, Trace) {
-        let log = self.log.as_deref();
+        let (log, limit) = (self.log.as_deref(), Some(&*self.limit));
+        let home = |reach| Home {
+            map: self.map,
+            reach,
+            log,
+            limit,
+            others_bytes: None,
+            trace: Trace::default(),
+        };
         match &self.holding {
             Holding::Owned(owned) => {
                 let mut partition = owned.partition.borrow_mut();
                 let before = partition.stats;
-                let reach = Reach::One(owned.id, &mut partition);
-                let mut home = Home { map: self.map, reach, log, trace: Trace::default() };
+                partition.count_uses(self.limit.policy().counts_uses());
+                let mut home = home(Reach::One(owned.id, &mut partition));
                 let result = visit(&mut home);
                 let trace = home.trace;
                 partition.stats.report_since(before);
+                if partition.take_unpublished() {
+                    self.limit.publish(owned.id, partition.usage());
+                }
                 let last = log.map(|log| hand_over(&mut partition, owned.id, log));
                 (result, trace.and(last.unwrap_or_default()))
             }
             Holding::Locked(partitions) => {
-                let reach = Reach::All(partitions);
-                let mut home = Home { map: self.map, reach, log, trace: Trace::default() };
+                let mut home = home(Reach::All(partitions));
                 let result = visit(&mut home);
                 (result, home.trace)
             }
@@ -237,14 +275,17 @@ fn hand_over(partition: &mut Partition, id: PartitionId, log: &Log) -> Trace {
 #[derive(Debug)]
 pub struct Home<'a> {
     map: SlotMap,
-    reach: Reach<'a>,
+    pub(super) reach: Reach<'a>,
     log: Option<&'a Log>,
+    pub(super) limit: Option<&'a Limit>,
+    /// What partitions out of reach take, if this visit has asked for it.
+    pub(super) others_bytes: Option<usize>,
     /// What was done to partitions that have been handed back.
     trace: Trace,
 }
 
 #[derive(Debug)]
-enum Reach<'a> {
+pub(super) enum Reach<'a> {
     One(PartitionId, &'a mut Partition),
     All(&'a [Mutex<Partition>]),
 }
@@ -252,7 +293,8 @@ enum Reach<'a> {
 impl<'a> Home<'a> {
     /// One partition of `map` within reach: for tests and for work sent by another shard.
     pub fn one(map: SlotMap, id: PartitionId, partition: &'a mut Partition) -> Self {
-        Self { map, reach: Reach::One(id, partition), log: None, trace: Trace::default() }
+        let reach = Reach::One(id, partition);
+        Self { map, reach, log: None, limit: None, others_bytes: None, trace: Trace::default() }
     }
 
     /// Whether writes are welcome.
@@ -302,8 +344,12 @@ impl<'a> Home<'a> {
             Reach::All(partitions) => {
                 let mut partition = lock(&partitions[id.index()]);
                 let before = partition.stats;
+                if let Some(limit) = self.limit {
+                    partition.count_uses(limit.policy().counts_uses());
+                }
                 let result = work(&mut partition);
                 partition.stats.report_since(before);
+                publish(&mut partition, id, self.limit);
                 if let Some(log) = self.log {
                     self.trace = self.trace.and(hand_over(&mut partition, id, log));
                 }
@@ -332,8 +378,9 @@ impl<'a> Home<'a> {
                     guards.iter_mut().map(|guard| &mut **guard).collect();
                 let before: Vec<_> = lent.iter().map(|partition| partition.stats).collect();
                 let result = work(&mut lent);
-                for (partition, before) in lent.iter().zip(before) {
+                for ((partition, before), id) in lent.iter_mut().zip(before).zip(ids) {
                     partition.stats.report_since(before);
+                    publish(partition, *id, self.limit);
                 }
                 if let Some(log) = self.log {
                     self.trace = self.trace.and(hand_over_all(&mut lent, ids, log));
@@ -341,6 +388,15 @@ impl<'a> Home<'a> {
                 result
             }
         }
+    }
+}
+
+/// Tells the limit what a locked partition has come to.
+fn publish(partition: &mut Partition, id: PartitionId, limit: Option<&Limit>) {
+    if partition.take_unpublished()
+        && let Some(limit) = limit
+    {
+        limit.publish(id, partition.usage());
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::mem;
 
+use super::footprint::allocated;
+
 /// A string of bytes: inline up to `N` bytes, in one exact allocation beyond.
 #[derive(Debug, Clone)]
 pub struct Compact<const N: usize>(Repr<N>);
@@ -39,12 +41,26 @@ impl<const N: usize> Compact<N> {
         }
     }
 
-    /// Bytes held outside of the value itself.
+    /// Takes on `content` in the memory at hand; answers whether it is exactly large enough.
+    #[inline]
+    fn overwrite(&mut self, content: &[u8]) -> bool {
+        match &mut self.0 {
+            Repr::Heap(bytes) if bytes.len() == content.len() => bytes.copy_from_slice(content),
+            Repr::Inline { len, bytes } if content.len() <= N => {
+                bytes[..content.len()].copy_from_slice(content);
+                *len = content.len() as u8;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Bytes that the allocator has given for the content.
     #[inline]
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Repr::Inline { .. } => 0,
-            Repr::Heap(bytes) => bytes.len(),
+            Repr::Heap(bytes) => allocated(bytes.len()),
         }
     }
 }
@@ -68,16 +84,13 @@ impl Text {
         Self::Whole(Compact::new(content))
     }
 
-    /// Takes on `content`, in the memory at hand where the length is the same.
+    /// Takes on `content` if that needs neither more memory nor less; answers whether it has.
     #[inline]
-    pub fn assign(&mut self, content: &[u8]) {
-        if let Self::Whole(Compact(Repr::Heap(bytes))) = self
-            && bytes.len() == content.len()
-        {
-            bytes.copy_from_slice(content);
-            return;
+    pub fn overwrite(&mut self, content: &[u8]) -> bool {
+        match self {
+            Self::Whole(whole) => whole.overwrite(content),
+            Self::Grown(_) => false,
         }
-        *self = Self::new(content);
     }
 
     /// The content.
@@ -104,12 +117,14 @@ impl Text {
         }
     }
 
-    /// Bytes held outside of the value itself.
+    /// Bytes that the allocator has given for the content.
     #[inline]
     pub fn heap_bytes(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.heap_bytes(),
-            Self::Grown(bytes) => bytes.capacity() + size_of::<Vec<u8>>(),
+            Self::Grown(bytes) => {
+                allocated(bytes.capacity()) + const { allocated(size_of::<Vec<u8>>()) }
+            }
         }
     }
 }
@@ -133,9 +148,21 @@ mod tests {
     fn an_equally_long_value_is_written_in_place() {
         let mut text = Text::new(&[1; 64]);
         let place = text.as_slice().as_ptr();
-        text.assign(&[2; 64]);
+        assert!(text.overwrite(&[2; 64]));
         assert_eq!(text.as_slice(), [2; 64]);
         assert_eq!(text.as_slice().as_ptr(), place);
+        assert!(!text.overwrite(&[3; 63]), "less memory would do");
+        assert_eq!(text.as_slice(), [2; 64]);
+    }
+
+    #[test]
+    fn short_content_is_written_over_short_content() {
+        let mut text = Text::new(b"four");
+        assert!(text.overwrite(b"seven"));
+        assert_eq!(text.as_slice(), b"seven");
+        assert!(!text.overwrite(&[0; 23]));
+        assert!(text.overwrite(b""));
+        assert_eq!(text.as_slice(), b"");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::capture::Capture;
 use super::change::Change;
 use super::journal::Journal;
 use super::keyspace::{Expiry, Found, Keyspace};
+use super::recency::Meter;
 use super::stats::Stats;
 use super::value::{Value, WrongType};
 
@@ -18,7 +19,14 @@ use super::value::{Value, WrongType};
 pub(super) struct Ledger {
     pub(super) journal: Journal,
     pub(super) capture: Option<Box<Capture>>,
+    pub(super) meter: Meter,
+    /// A bit for each database that may hold keys.
+    pub(super) in_use: u16,
+    /// Whether memory may have been taken or given back since this was last unset.
+    pub(super) unpublished: bool,
 }
+
+const _: () = assert!(super::DATABASES_COUNT <= u16::BITS as usize);
 
 /// A database at work.
 #[derive(Debug)]
@@ -39,9 +47,17 @@ impl Deref for Database<'_> {
 }
 
 impl Database<'_> {
-    /// Finds `key`, unless its deadline has passed; then it is removed.
+    /// Finds `key` to be used, unless its deadline has passed; then it is removed.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
+        let found = self.peek(key, now_ms)?;
+        self.keyspace.touch(found, &mut self.ledger.meter);
+        Some(found)
+    }
+
+    /// The same for a command that asks about the key: that is no use of it.
+    #[inline]
+    pub fn peek(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
         let hash = self.keyspace.hash(key);
         self.ledger.journal.see(hash);
         let found = self.keyspace.lookup(hash, key)?;
@@ -60,6 +76,7 @@ impl Database<'_> {
         let found = match self.keyspace.lookup(hash, key) {
             Some(found) => {
                 self.before_change(found);
+                self.keyspace.touch(found, &mut self.ledger.meter);
                 self.keyspace.assign(found, content);
                 self.keyspace.apply(found, expiry);
                 found
@@ -165,6 +182,12 @@ impl Database<'_> {
         }
     }
 
+    /// Removes a key found because memory is full.
+    pub(super) fn evict(&mut self, found: Found) {
+        self.remove(found);
+        self.stats.evicted += 1;
+    }
+
     /// Removes expired keys among the next `budget` deadlines; answers how many it looked at.
     pub(super) fn expire_some(&mut self, now_ms: u64, budget: usize) -> usize {
         let looked_at = budget.min(self.keyspace.deadlines_len());
@@ -178,7 +201,10 @@ impl Database<'_> {
     }
 
     fn insert(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) -> Found {
-        let found = self.keyspace.insert(hash, key, value, expiry);
+        self.ledger.in_use |= 1 << self.number;
+        self.ledger.unpublished = true;
+        let stamp = self.ledger.meter.fresh();
+        let found = self.keyspace.insert((hash, key), value, expiry, stamp);
         if let Some(capture) = &mut self.ledger.capture {
             capture.after_insertion(self.number, found);
         }
@@ -187,6 +213,7 @@ impl Database<'_> {
 
     #[inline]
     fn before_change(&mut self, found: Found) {
+        self.ledger.unpublished = true;
         if let Some(capture) = &mut self.ledger.capture {
             capture.before_change(self.number, self.keyspace, found);
         }

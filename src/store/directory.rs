@@ -207,6 +207,33 @@ impl DataDirectory {
         cut.map_err(failed("cutting", &path))
     }
 
+    /// Gives a file another name, which must be free; durable after [`DataDirectory::sync`].
+    ///
+    /// # Errors
+    /// The errors of rename(2).
+    pub fn rename(&self, name: &str, new_name: &str) -> Result<(), DirectoryError> {
+        let path = self.path.join(name);
+        fs::rename(&path, self.path.join(new_name)).map_err(failed("renaming", &path))
+    }
+
+    /// Makes a file of all that `content` gives, whole and durable under its name or not at all.
+    ///
+    /// # Errors
+    /// The errors of reading the content, and of making a file.
+    pub fn write(&self, name: &str, content: &mut dyn Read) -> Result<(), DirectoryError> {
+        let path = self.path.join(format!("{name}{}", name::UNFINISHED_SUFFIX));
+        let mut write = || {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            io::copy(content, &mut file)?;
+            file.sync_all()
+        };
+        write().map_err(failed("writing", &path))?;
+        fs::rename(&path, self.path.join(name)).map_err(failed("renaming", &path))?;
+        self.sync()
+    }
+
     /// Makes durable which files there are.
     ///
     /// # Errors

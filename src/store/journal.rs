@@ -5,6 +5,7 @@
 //! durable yet learns which record to wait for. Keys that share a place wait a little too long.
 
 use super::change::Change;
+use super::footprint::allocated;
 use crate::log::Lsn;
 
 /// Places for hashes of keys changed lately.
@@ -45,6 +46,13 @@ impl Journal {
 
     pub(super) fn keeping(&self) -> Keeping {
         self.keeping
+    }
+
+    /// Memory that is taken whatever happens, in bytes. Changes on their way to the log come and
+    /// go with every visit, and are no part of the store.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        allocated(self.recent.capacity() * size_of::<Lsn>())
     }
 
     /// Keeps a change of the key with this hash.

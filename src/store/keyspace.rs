@@ -9,7 +9,9 @@ use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::bytes::Compact;
+use super::bytes::{Compact, Text};
+use super::footprint::allocated;
+use super::recency::{Meter, Stamp};
 use super::slab::{Place, Slab};
 use super::value::Value;
 
@@ -34,6 +36,8 @@ struct Entry {
     value: Value,
     /// Where its deadline is in the list of deadlines.
     deadline: u32,
+    /// When it was used, or how often.
+    stamp: Stamp,
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() == 64);
@@ -101,15 +105,32 @@ impl Keyspace {
         self.deadlines.len()
     }
 
-    /// Memory taken by keys and values, in bytes: exact for content, close for the rest.
+    /// Memory taken, in bytes, as the allocator counts it.
+    #[inline]
     pub fn bytes(&self) -> usize {
-        self.len() * ENTRY_BYTES + self.deadlines.len() * size_of::<Deadline>() + self.heap_bytes
+        self.entries.bytes()
+            + allocated(self.index.allocation_size())
+            + allocated(self.deadlines.capacity() * size_of::<Deadline>())
+            + self.heap_bytes
     }
 
-    /// Memory taken by one key, in bytes.
+    /// The part of it that new keys come to lie in before more is taken.
+    #[inline]
+    pub fn spare_bytes(&self) -> usize {
+        self.entries.spare_bytes()
+    }
+
+    /// The part of it that keys and values lie in.
+    pub fn content_bytes(&self) -> usize {
+        self.len() * size_of::<Entry>() + self.heap_bytes
+    }
+
+    /// Memory taken by one key, in bytes: its entry, its place in the index, its deadline, and what
+    /// key and value have allocated.
     pub fn bytes_of(&self, found: Found) -> usize {
         let entry = self.entry(found);
-        ENTRY_BYTES + entry.key.heap_bytes() + entry.value.heap_bytes()
+        let deadline = if entry.deadline == NO_DEADLINE { 0 } else { size_of::<Deadline>() };
+        ENTRY_BYTES + deadline + entry.key.heap_bytes() + entry.value.heap_bytes()
     }
 
     /// Finds `key`, even if its deadline has passed.
@@ -176,6 +197,11 @@ impl Keyspace {
         result
     }
 
+    /// Whether a key found has a deadline.
+    pub(super) fn has_deadline(&self, found: Found) -> bool {
+        self.entry(found).deadline != NO_DEADLINE
+    }
+
     /// When a key found expires, in unix milliseconds.
     pub fn deadline(&self, found: Found) -> Option<u64> {
         let deadline = self.entry(found).deadline;
@@ -204,7 +230,10 @@ impl Keyspace {
     /// Gives a key found a string value.
     #[inline]
     pub(super) fn assign(&mut self, found: Found, content: &[u8]) {
-        self.update(found, |value| value.assign_string(content));
+        let entry = self.entries.get_mut(found.0);
+        if !entry.is_some_and(|entry| entry.value.overwrite_string(content)) {
+            self.update(found, |value| *value = Value::String(Text::new(content)));
+        }
     }
 
     /// Gives a key found another value.
@@ -216,6 +245,16 @@ impl Keyspace {
     pub(super) fn remove(&mut self, found: Found) -> (Value, Option<u64>) {
         let removed = self.remove_place(found.0);
         removed.expect("a key found stays until the keyspace is changed")
+    }
+
+    /// Drops the keys of one chunk of a keyspace that is used no more, for what else there is to do
+    /// meanwhile. Answers whether any may be left.
+    pub(super) fn drop_some(&mut self) -> bool {
+        let Some(chunk) = self.entries.pop_chunk() else { return false };
+        for entry in chunk.into_iter().flatten() {
+            self.heap_bytes -= entry.key.heap_bytes() + entry.value.heap_bytes();
+        }
+        true
     }
 
     /// Visits keys at places from `cursor` on, until `count` places have been seen. Answers where
@@ -261,6 +300,35 @@ impl Keyspace {
         (deadline.at_ms <= now_ms).then_some(Found(deadline.place))
     }
 
+    /// When a key found was used, or how often.
+    pub(super) fn stamp(&self, found: Found) -> Stamp {
+        self.entry(found).stamp
+    }
+
+    /// Notes that a key found is being used.
+    #[inline]
+    pub(super) fn touch(&mut self, found: Found, meter: &mut Meter) {
+        if let Some(entry) = self.entries.get_mut(found.0) {
+            let stamp = meter.used(entry.stamp);
+            // Memory that is only read stays clean.
+            if stamp != entry.stamp {
+                entry.stamp = stamp;
+            }
+        }
+    }
+
+    /// A key near the place that `random` picks, expired or not.
+    pub(super) fn sample(&self, random: u64) -> Option<Found> {
+        let start = Place(random.checked_rem(u64::from(self.entries.end()))? as u32);
+        self.entries.next(start).or_else(|| self.entries.next(Place(0))).map(Found)
+    }
+
+    /// A key with a deadline, as `random` picks it.
+    pub(super) fn sample_deadline(&self, random: u64) -> Option<Found> {
+        let index = random.checked_rem(self.deadlines.len() as u64)?;
+        Some(Found(self.deadlines[index as usize].place))
+    }
+
     fn entry(&self, found: Found) -> &Entry {
         self.entries.get(found.0).expect("a key found stays until the keyspace is changed")
     }
@@ -303,10 +371,16 @@ impl Keyspace {
     }
 
     /// Adds a key that is not there.
-    pub(super) fn insert(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) -> Found {
+    pub(super) fn insert(
+        &mut self,
+        (hash, key): (u32, &[u8]),
+        value: Value,
+        expiry: Expiry,
+        stamp: Stamp,
+    ) -> Found {
         let key = Key::new(key);
         self.heap_bytes += key.heap_bytes() + value.heap_bytes();
-        let place = self.entries.insert(Entry { key, value, deadline: NO_DEADLINE });
+        let place = self.entries.insert(Entry { key, value, deadline: NO_DEADLINE, stamp });
         let rehash = |bucket: &Bucket| spread(bucket.hash);
         self.index.insert_unique(spread(hash), Bucket { hash, place }, rehash);
         self.apply(Found(place), expiry);
@@ -332,6 +406,9 @@ impl Keyspace {
             return;
         }
         self.deadlines.swap_remove(index as usize);
+        if self.deadlines.len() < self.deadlines.capacity() / 4 {
+            self.deadlines.shrink_to(self.deadlines.capacity() / 2);
+        }
         if let Some(moved) = self.deadlines.get(index as usize).copied()
             && let Some(entry) = self.entries.get_mut(moved.place)
         {

@@ -54,15 +54,20 @@ fn replacing_a_value_treats_the_deadline_as_told() {
 fn memory_is_accounted_to_the_byte_and_given_back() {
     let mut keyspace = Fixture::default();
     keyspace.db().set_string(b"short", b"short", Expiry::Never);
-    assert_eq!(keyspace.db().bytes(), ENTRY_BYTES);
-    keyspace.db().set_string(b"short", &[0; 1000], Expiry::At(1));
-    assert_eq!(keyspace.db().bytes(), ENTRY_BYTES + 1000 + size_of::<Deadline>());
+    let empty = keyspace.db().bytes() - keyspace.db().spare_bytes() - size_of::<Entry>();
+    let used = |keyspace: &mut Fixture| keyspace.db().bytes() - keyspace.db().spare_bytes() - empty;
+    keyspace.db().set_string(b"short", &[0; 1000], Expiry::Never);
+    assert_eq!(used(&mut keyspace), size_of::<Entry>() + 1008);
     keyspace.db().set_string(&[1; 100], b"", Expiry::Never);
-    assert_eq!(keyspace.db().bytes(), 2 * ENTRY_BYTES + 1100 + size_of::<Deadline>());
+    assert_eq!(used(&mut keyspace), 2 * size_of::<Entry>() + 1008 + 112);
+    keyspace.db().set_string(b"short", b"v", Expiry::At(1));
+    let deadlines = used(&mut keyspace) - 2 * size_of::<Entry>() - 112;
+    assert_eq!(deadlines, allocated(4 * size_of::<Deadline>()), "the least that a vector takes");
     assert_eq!(get(&mut keyspace, b"short", 1), None);
     let found = keyspace.db().find(&[1; 100], 1);
     keyspace.db().remove(found.expect("just set"));
-    assert_eq!(keyspace.db().bytes(), 0);
+    let left = allocated(2 * size_of::<Deadline>());
+    assert_eq!(used(&mut keyspace), left, "room for deadlines to come");
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub struct Loan {
 impl Loan {
     /// Takes `keys` out of `partition`.
     pub fn take(partition: &mut Partition, keys: Vec<FullKey>, now_ms: u64) -> Self {
+        partition.tick(now_ms);
         let take = |key: FullKey| {
             let found = partition.find(key.db, &key.name, now_ms);
             let content = found.map(|found| partition.database(key.db).take(found));

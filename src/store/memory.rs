@@ -182,6 +182,11 @@ impl Limit {
         self.partitions.iter().map(|published| published.bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// Bytes that all partitions but `id` have taken.
+    pub(super) fn used_without(&self, id: PartitionId) -> usize {
+        self.used().saturating_sub(self.usage(id).bytes)
+    }
+
     /// The most bytes ever taken, as seen by [`Limit::note_peak`].
     pub fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)

@@ -4,21 +4,29 @@
 
 use super::capture::Capture;
 use super::database::{Database, Ledger};
+use super::eviction::Pool;
 use super::journal::Keeping;
+use super::memory::Usage;
 use super::{Change, DATABASES_COUNT, Expiry, Found, Keyspace, Stats, Value};
 use crate::log::Lsn;
+
+/// Keys that are freed together when a database is emptied; more are left to the expiry cycle.
+const FLUSH_COUNT: usize = 4096;
 
 /// A slice of the keyspace: the keys of some slots, in every database.
 #[derive(Debug, Default)]
 pub struct Partition {
-    keyspaces: [Keyspace; DATABASES_COUNT],
+    pub(super) keyspaces: [Keyspace; DATABASES_COUNT],
     slots: (u16, u16),
     /// What happened here.
     pub stats: Stats,
     /// The database that the expiry cycle comes to next.
     expiry_database: usize,
-    random: u64,
-    ledger: Ledger,
+    /// Databases that were emptied, to be dropped bit by bit.
+    emptied: Vec<Keyspace>,
+    /// Keys that may be the next to be evicted.
+    pub(super) pool: Pool,
+    pub(super) ledger: Ledger,
 }
 
 impl Partition {
@@ -57,6 +65,12 @@ impl Partition {
         self.database(db).find(key, now_ms)
     }
 
+    /// Finds `key` in database `db` for a command that asks about it, which is no use of the key.
+    #[inline]
+    pub fn peek(&mut self, db: usize, key: &[u8], now_ms: u64) -> Option<Found> {
+        self.database(db).peek(key, now_ms)
+    }
+
     /// Finds `key` in database `db` for a command that reads it; counts a hit or a miss.
     #[inline]
     pub fn read(&mut self, db: usize, key: &[u8], now_ms: u64) -> Option<&Value> {
@@ -87,9 +101,14 @@ impl Partition {
     pub fn flush(&mut self, db: usize) {
         let slots = self.slots;
         let keyspace = std::mem::take(&mut self.keyspaces[db]);
-        if let Some(capture) = &mut self.ledger.capture {
-            capture.after_flush(db, keyspace);
-        }
+        let emptied = match &mut self.ledger.capture {
+            Some(capture) => capture.after_flush(db, keyspace),
+            None => Some(keyspace),
+        };
+        // What is small is dropped here and now.
+        self.emptied.extend(emptied.filter(|keyspace| keyspace.len() > FLUSH_COUNT));
+        self.ledger.in_use &= !(1 << db);
+        self.ledger.unpublished = true;
         self.ledger.journal.write_all(Change::Flush { db, slots });
     }
 
@@ -123,7 +142,8 @@ impl Partition {
     }
 
     /// Takes the changes, for a record that the caller puts together: out of a partition that
-    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it was.
+    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it
+    /// was.
     pub fn take_changes(&mut self) -> Vec<u8> {
         self.ledger.journal.take_changes()
     }
@@ -214,7 +234,9 @@ impl Partition {
     /// Answers whether all is there, or `None` if there is no capture.
     pub fn walk_capture(&mut self, bytes: usize, places: usize) -> Option<bool> {
         let capture = self.ledger.capture.as_mut()?;
-        Some(capture.walk(&self.keyspaces, bytes, places))
+        let is_whole = capture.walk(&self.keyspaces, bytes, places);
+        self.emptied.extend(capture.take_needless());
+        Some(is_whole)
     }
 
     /// The capture that is under way.
@@ -230,12 +252,80 @@ impl Partition {
 
     /// Ends a capture, complete or not.
     pub fn end_capture(&mut self) {
-        self.ledger.capture = None;
+        if let Some(capture) = self.ledger.capture.take() {
+            self.emptied.extend(capture.into_emptied());
+        }
     }
 
-    /// Memory taken by keys and values, in bytes.
+    /// Frees some of the memory of databases that were emptied, if there are any; answers whether
+    /// there were. The databases themselves are empty from the moment they are told to be.
+    pub fn drop_some(&mut self) -> bool {
+        let Some(last) = self.emptied.last_mut() else { return false };
+        if !last.drop_some() {
+            self.emptied.pop();
+        }
+        true
+    }
+
+    /// Memory taken, in bytes, as the allocator counts it.
     pub fn bytes(&self) -> usize {
-        self.keyspaces.iter().map(Keyspace::bytes).sum()
+        let keyspaces = self.keyspaces.iter().chain(&self.emptied);
+        keyspaces.map(Keyspace::bytes).sum::<usize>() + self.ledger.journal.bytes()
+    }
+
+    /// What counts against the limit: what is taken, less what new keys come to lie in.
+    #[inline]
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage { bytes: self.ledger.journal.bytes(), ..Usage::default() };
+        for db in self.databases_in_use() {
+            let keyspace = &self.keyspaces[db];
+            usage.bytes += keyspace.bytes() - keyspace.spare_bytes();
+            usage.keys += keyspace.len();
+            usage.deadlines += keyspace.deadlines_len();
+        }
+        usage
+    }
+
+    /// The databases that may hold keys, nearly always few.
+    #[inline]
+    pub(super) fn databases_in_use(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut left = self.ledger.in_use;
+        std::iter::from_fn(move || {
+            let db = (left != 0).then_some(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(db)
+        })
+    }
+
+    /// Whether [`Partition::usage`] may have changed since this was last asked.
+    #[inline]
+    pub(super) fn take_unpublished(&mut self) -> bool {
+        std::mem::take(&mut self.ledger.unpublished)
+    }
+
+    /// Tells what time it is: uses of keys are dated by it.
+    #[inline]
+    pub fn tick(&mut self, now_ms: u64) {
+        self.ledger.meter.now_ms = now_ms;
+    }
+
+    /// Counts uses of keys from now on, or dates them.
+    #[inline]
+    pub(super) fn count_uses(&mut self, counts_uses: bool) {
+        self.ledger.meter.counts_uses = counts_uses;
+    }
+
+    /// Milliseconds since a key found was used; `None` where uses are counted instead.
+    pub fn idle_ms(&self, db: usize, found: Found) -> Option<u64> {
+        let meter = &self.ledger.meter;
+        (!meter.counts_uses).then(|| meter.idle_ms(self.keyspaces[db].stamp(found)))
+    }
+
+    /// How often a key found is used, from 0 to 255 on a logarithmic scale; `None` where uses are
+    /// dated instead.
+    pub fn frequency(&self, db: usize, found: Found) -> Option<u32> {
+        let meter = &self.ledger.meter;
+        meter.counts_uses.then(|| meter.frequency(self.keyspaces[db].stamp(found)))
     }
 
     /// One step of the expiry cycle: looks at up to `budget` deadlines and removes what has
@@ -255,11 +345,7 @@ impl Partition {
 
     /// A number that is hard to foresee but not secret, from `seed` and what came before.
     pub fn random(&mut self, seed: u64) -> u64 {
-        // A Weyl sequence through the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-        self.random = self.random.wrapping_add(seed | 1).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.ledger.meter.random(seed)
     }
 }
 
@@ -287,12 +373,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_flushed_is_freed_in_steps() {
+        let mut partition = Partition::default();
+        for number in 0..5000u32 {
+            let key = [number.to_be_bytes().as_slice(), &[0; 40]].concat();
+            partition.database(0).set_string(&key, &[0; 100], Expiry::Never);
+        }
+        let before = partition.bytes();
+        partition.flush(0);
+        assert_eq!(partition.usage().keys, 0);
+        assert_eq!(partition.bytes(), before);
+        let mut left = before;
+        let mut steps = 0;
+        while partition.drop_some() {
+            assert!(partition.bytes() < left || steps == 5, "the tables go with the last step");
+            left = partition.bytes();
+            steps += 1;
+        }
+        assert_eq!((steps, left), (6, 0));
+    }
+
+    #[test]
     fn reads_count_hits_and_misses() {
         let mut partition = Partition::default();
         partition.database(3).set_string(b"k", b"v", Expiry::At(10));
         assert!(partition.read(3, b"k", 9).is_some());
         assert!(partition.read(0, b"k", 9).is_none());
         assert!(partition.read(3, b"k", 10).is_none());
-        assert_eq!(partition.stats, Stats { hits: 1, misses: 2, expired: 1 });
+        assert_eq!(partition.stats, Stats { hits: 1, misses: 2, expired: 1, evicted: 0 });
     }
 }

@@ -13,6 +13,8 @@ pub struct Stats {
     pub misses: u64,
     /// Keys removed because their deadline had passed.
     pub expired: u64,
+    /// Keys removed because memory was full.
+    pub evicted: u64,
 }
 
 impl Stats {
@@ -24,6 +26,7 @@ impl Stats {
         metrics::add(Counter::KeyspaceHits, self.hits.saturating_sub(before.hits));
         metrics::add(Counter::KeyspaceMisses, self.misses.saturating_sub(before.misses));
         metrics::add(Counter::KeysExpired, self.expired.saturating_sub(before.expired));
+        metrics::add(Counter::KeysEvicted, self.evicted.saturating_sub(before.evicted));
     }
 
     /// Adds the counters of `other`.
@@ -31,5 +34,6 @@ impl Stats {
         self.hits += other.hits;
         self.misses += other.misses;
         self.expired += other.expired;
+        self.evicted += other.evicted;
     }
 }

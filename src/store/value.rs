@@ -56,11 +56,12 @@ impl Value {
         }
     }
 
-    /// Becomes the string `content`, in the memory at hand where possible.
+    /// Becomes the string `content` if that needs neither more memory nor less; answers whether it
+    /// has.
     #[inline]
-    pub fn assign_string(&mut self, content: &[u8]) {
+    pub fn overwrite_string(&mut self, content: &[u8]) -> bool {
         match self {
-            Self::String(text) => text.assign(content),
+            Self::String(text) => text.overwrite(content),
         }
     }
 
@@ -75,7 +76,7 @@ impl Value {
         }
     }
 
-    /// Bytes held outside of the value itself.
+    /// Bytes that the allocator has given for what the value does not hold itself.
     #[inline]
     pub fn heap_bytes(&self) -> usize {
         match self {

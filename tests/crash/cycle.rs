@@ -119,7 +119,11 @@ impl Campaign {
         self.report.recoveries.push(server.age());
         match self.compare(&server) {
             Ok(()) => Ok(server),
-            Err(error) => Err(format!("{error}\nlog:\n{}", server.log())),
+            Err(error) => {
+                let ended = self.ended.map_or(0, |(at, _)| at.elapsed().as_millis());
+                let log = server.log();
+                Err(format!("{error}\nit was ended {ended} ms ago\nlog:\n{log}"))
+            }
         }
     }
 
@@ -134,6 +138,14 @@ impl Campaign {
             server.kill();
             self.report.killed_in_recovery += 1;
         }
+        self.cycle_without_kills(end)
+    }
+
+    /// One cycle whose recovery is not disturbed.
+    ///
+    /// # Errors
+    /// As [`Campaign::cycle`].
+    pub(crate) fn cycle_without_kills(&mut self, end: &mut dyn End) -> Result<(), String> {
         let mut server = self.start()?;
         let result = self.load(&mut server, end);
         self.report.cycles += 1;

@@ -19,6 +19,10 @@ const SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
 /// `FS_SHUTDOWN_FLAGS_NOLOGFLUSH`.
 const WITHOUT_FLUSH: u32 = 2;
 
+/// `FIFREEZE` and `FITHAW` of ioctl_fs(2): `_IOWR('X', 119, int)` and `_IOWR('X', 120, int)`.
+const FREEZE: libc::Ioctl = 0xc004_5877_u32 as libc::Ioctl;
+const THAW: libc::Ioctl = 0xc004_5878_u32 as libc::Ioctl;
+
 /// Sparse; xfs takes no less than 300 MB.
 const IMAGE_BYTES: u64 = 400 << 20;
 
@@ -71,10 +75,25 @@ impl Image {
 
     /// From now on nothing reaches the disk, and what has not reached it is lost.
     pub(crate) fn cut(&self) {
-        let folder = File::open(self.path()).expect("it is mounted");
-        // SAFETY: the request reads one u32, which outlives the call.
-        let result = unsafe { libc::ioctl(folder.as_raw_fd(), SHUTDOWN, &WITHOUT_FLUSH) };
+        let result = self.control(SHUTDOWN, WITHOUT_FLUSH);
         assert_eq!(result, 0, "shutting down: {}", std::io::Error::last_os_error());
+    }
+
+    /// Until it is thawed, whoever writes waits.
+    pub(crate) fn freeze(&self) {
+        let result = self.control(FREEZE, 0);
+        assert_eq!(result, 0, "freezing: {}", std::io::Error::last_os_error());
+    }
+
+    /// Lets writers go on, if it is frozen.
+    pub(crate) fn thaw(&self) {
+        self.control(THAW, 0);
+    }
+
+    fn control(&self, request: libc::Ioctl, value: u32) -> libc::c_int {
+        let folder = File::open(self.path()).expect("it is mounted");
+        // SAFETY: the requests read one word at most, and it outlives the call.
+        unsafe { libc::ioctl(folder.as_raw_fd(), request, &value) }
     }
 
     /// The power is back: unmounts and mounts again. Nobody may use it.

@@ -32,3 +32,13 @@ fn redis_that_always_syncs_loses_nothing() {
     assert!(report.acknowledged > 0 && report.read > 0, "{report:?}");
     assert_eq!(report.lost, 0);
 }
+
+#[test]
+fn kills_lose_nothing_on_any_engine() {
+    let _turn = crate::turn();
+    for engine in ["uring", "epoll", "threads"] {
+        let report = cycles(Program::Annulus(engine), Fsync::Always, 1, 4);
+        assert!(report.acknowledged > 0 && report.read > 0, "{report:?}");
+        assert_eq!(report.lost, 0);
+    }
+}

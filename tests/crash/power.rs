@@ -70,3 +70,19 @@ fn redis_that_never_syncs_but_says_that_it_does_is_found_out() {
     let error = report.unwrap_err();
     assert!(error.contains("lost") || error.contains("no prefix"), "{error}");
 }
+
+#[test]
+fn power_cuts_lose_no_more_than_the_policy_says() {
+    let _turn = crate::turn();
+    let interval = Fsync::Interval(Duration::from_millis(300));
+    for (engine, fsync, kind) in [
+        ("uring", Fsync::Always, "ext4"),
+        ("epoll", Fsync::Always, "xfs"),
+        ("uring", interval, "xfs"),
+        ("epoll", interval, "ext4"),
+        ("threads", Fsync::None, "ext4"),
+    ] {
+        let Some(report) = cycles(Program::Annulus(engine), fsync, kind, 1, 2) else { return };
+        assert!(report.unwrap().acknowledged > 0);
+    }
+}

@@ -206,12 +206,6 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-
-    /// Asks it to end (SIGTERM).
-    pub(crate) fn terminate(&self) {
-        let process = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
-    }
 }
 
 impl Drop for Server {

@@ -37,6 +37,8 @@ mod fs_writes;
 mod intervals;
 mod io;
 mod lifecycle;
+#[cfg(feature = "daemon")]
+mod log_writer;
 mod loops;
 mod outside;
 mod paused_clock;
@@ -50,6 +52,8 @@ mod seats;
 mod shards;
 mod sharing;
 mod signals;
+#[cfg(feature = "daemon")]
+mod snapshots;
 mod streams;
 mod streams_async;
 mod sync_locks;

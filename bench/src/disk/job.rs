@@ -1,7 +1,7 @@
 //! One thing to do with a file, who does it, and the books that are kept of it.
 //!
-//! `disk` and `compare` make jobs; `annulus`, `tokio` and `fio` beside this file do them. Invariant:
-//! operations and CPU time are read at the same two moments, so their ratio is honest.
+//! `disk` and `compare` make jobs; `annulus`, `tokio` and `fio` beside this file do them.
+//! Invariant: operations and CPU time are read at the same two moments, so their ratio is honest.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -221,7 +221,7 @@ impl Books {
 
     /// Closes the window, and with it the job.
     pub(super) fn close(&self, opened: &Opened) -> Outcome {
-        let cpu = cpu_time() - opened.cpu;
+        let cpu = cpu_time().saturating_sub(opened.cpu);
         let outcome = Outcome {
             requests: self.count.get() - opened.count,
             elapsed: opened.at.elapsed(),

@@ -179,9 +179,9 @@ impl DirectFile {
     /// Such writes wait for others of this `DirectFile`, and those for them; another descriptor of
     /// the same file must keep away from their blocks.
     ///
-    /// After an error or a cancel any part may have been written, or may still be; so it may be that
-    /// the file is still cut where an unaligned write has met its end. Do not give up a write of a
-    /// file that is used further, unless it is aligned and nobody else writes there.
+    /// After an error or a cancel any part may have been written, or may still be; and the file may
+    /// still be cut where an unaligned write has met its end. Do not give up a write of a file that
+    /// is used further, unless it is aligned and nobody else writes there.
     ///
     /// # Errors
     /// The errors of pwrite(2); for unaligned payloads also those of pread(2) and ftruncate(2).

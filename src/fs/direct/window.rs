@@ -1,4 +1,7 @@
 //! How much of a file a reader has ahead, or a writer behind.
+//!
+//! Made by programs, used by the reader and the writer beside this file. Invariant: a block is a
+//! multiple of every alignment that a direct file may have, and one operation can move it.
 
 use crate::error::{Error, Result};
 use crate::limits;

@@ -27,8 +27,11 @@ struct Behind {
 /// Until [`DirectWriter::flush`] or [`DirectWriter::finish`], bytes that were taken may be in
 /// memory only; until [`DirectWriter::sync`], they need not be durable. An error of a write comes
 /// with a later call, and from then on with every one. It has its part of the file to itself:
-/// nobody else writes there meanwhile. Space that has been allocated before
-/// makes it faster, since writes that extend a file wait for each other.
+/// nobody else writes there meanwhile.
+///
+/// Writes that extend a file wait for each other: where it is known how much there will be,
+/// allocate it before ([`crate::fs::File::allocate`] by [`DirectFile::file`]), which is about twice
+/// as fast on ext4. [`DirectWriter::finish`] cuts what was too much.
 ///
 /// Dropping it gives up what is in memory, and cancels what is under way: any part of that may have
 /// been written.

@@ -41,6 +41,8 @@ pub(crate) struct Forge {
     pub(crate) durable: Option<Lsn>,
     sequence: u64,
     offset: usize,
+    /// The links behind each record, and before the first.
+    links: Vec<Link>,
 }
 
 impl Forge {
@@ -53,6 +55,7 @@ impl Forge {
             durable: None,
             sequence: 0,
             offset: 0,
+            links: vec![Link::FIRST],
         };
         forge.begin(Vec::new());
         forge
@@ -66,6 +69,11 @@ impl Forge {
     /// Adds a record.
     pub(crate) fn record(&mut self, payload: &[u8]) -> Lsn {
         self.write(payload, false)
+    }
+
+    /// The link behind record `count`.
+    pub(crate) fn written_link(&self, count: usize) -> Link {
+        self.links[count]
     }
 
     /// Adds a record, and goes on in a new segment on the remains of `recycled`.
@@ -114,6 +122,7 @@ impl Forge {
         self.written.push(Written { sequence, offset, lsn, durable, payload: payload.to_vec() });
         self.offset = end;
         self.link = next;
+        self.links.push(next);
         lsn
     }
 

@@ -80,6 +80,17 @@ pub struct Place {
     pub offset: u64,
 }
 
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Where the next record would lie.
+    pub place: Place,
+    /// What it would carry.
+    pub link: Link,
+    /// The segment is sealed: the next record lies in the next one.
+    pub is_sealed: bool,
+}
+
 /// The segment that is being read.
 #[derive(Debug)]
 struct Current<T> {
@@ -163,6 +174,17 @@ impl<F: Files> Reader<F> {
     /// Bytes of the log that lie behind this reader, of all that it was given.
     pub fn bytes_done(&self) -> u64 {
         self.bytes_done + self.current.as_ref().map_or(0, |current| current.offset)
+    }
+
+    /// Where the reader stands: behind the last record handed out, unless a segment's beginning is
+    /// further. `None` for a log without segments.
+    pub fn position(&self) -> Option<Position> {
+        let current = self.current.as_ref()?;
+        Some(Position {
+            place: Place { sequence: current.sequence, offset: current.offset },
+            link: self.link,
+            is_sealed: current.is_sealed,
+        })
     }
 
     /// Where the record lies that was handed out last.
@@ -297,6 +319,21 @@ impl<T: ReadAt> Current<T> {
     fn failed(&self, error: io::Error) -> ReadError {
         ReadError::Io { file: name::segment(self.sequence), error }
     }
+}
+
+/// The highest number of a whole record that is not older than `link` and lies at `place` or
+/// further behind in the same segment. For telling what a repair costs.
+///
+/// # Errors
+/// The errors of reading the file.
+pub fn newest_behind<F: Files>(
+    files: &F,
+    id: StoreId,
+    place: Place,
+    link: Link,
+) -> io::Result<Option<Lsn>> {
+    let mut window = Window::new(files.open(&name::segment(place.sequence))?)?;
+    Ok(search::behind(&mut window, place.offset, link, id.seed())?.newest)
 }
 
 /// Whether the record that `link` asks for lies at `offset`. If so, it is held in the window.

@@ -4,6 +4,7 @@
 
 use crate::clock::Instant;
 use crate::log::Admission;
+use crate::metrics::figure;
 use crate::protocol::http1::limits::FIELD_SLOTS_MAX;
 use crate::protocol::http1::{
     Decoded, HeadDecoder, Limits, Method, ReplyContext, RequestHead, Status, Target,
@@ -122,11 +123,18 @@ impl HttpShard {
             }
             Handler::Ready => pages::line(request, Status::Ok, "ready\n", out),
             Handler::Metrics => {
-                let text = self.service.registry.snapshot().to_prometheus();
+                let mut text = self.service.registry.snapshot().to_prometheus();
+                for figure in self.service.figures(self.unix_ms(now)) {
+                    figure.to_prometheus(&mut text);
+                }
                 pages::page(request, "text/plain; version=0.0.4", text.as_bytes(), out);
             }
             Handler::Stats => {
+                let figures = figure::to_json(&self.service.figures(self.unix_ms(now)));
                 let text = self.service.registry.snapshot().to_json();
+                // One object of both.
+                let recorded = text.strip_suffix('}').unwrap_or(&text);
+                let text = format!("{recorded},\"store\":{figures}}}");
                 pages::page(request, "application/json", text.as_bytes(), out);
             }
         }
@@ -144,9 +152,10 @@ impl HttpShard {
             return Outcome::Waits;
         }
         let id = self.store.map().partition_of(key);
-        let welcome =
-            !kv::is_write(request.head.method) || self.store.admission() == Admission::Open;
-        if !welcome || !self.store.reaches(id) {
+        let method = request.head.method;
+        let welcome = !kv::is_write(method) || self.store.admission() == Admission::Open;
+        let fits = !kv::needs_room(method) || self.store.has_room();
+        if !welcome || !fits || !self.store.reaches(id) {
             return Outcome::Waits;
         }
         let now_ms = self.unix_ms(now);

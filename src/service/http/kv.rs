@@ -66,9 +66,15 @@ pub(super) fn is_write(method: Method) -> bool {
     !matches!(method, Method::Get | Method::Head)
 }
 
+/// Whether a request with this method may need memory.
+pub(super) fn needs_room(method: Method) -> bool {
+    method == Method::Put
+}
+
 /// Answers a request for a key.
 #[inline]
 pub(super) fn respond(place: Place<'_>, key: &[u8], request: &Request<'_>, out: &mut Vec<u8>) {
+    place.partition.tick(place.now_ms);
     let result = match request.head.method {
         Method::Get | Method::Head => read(place, key, request, out),
         Method::Put => write(place, key, request, out),

@@ -24,7 +24,9 @@ mod wall;
 use std::sync::Arc;
 
 use crate::metrics::Registry;
+use crate::metrics::figure::Figure;
 use crate::net::TcpStream;
+use crate::store::storage::Storage;
 
 use connection::Connection;
 use local::HttpShard;
@@ -37,6 +39,8 @@ pub use settings::HttpSettings;
 pub struct HttpService {
     settings: HttpSettings,
     registry: Registry,
+    /// Where the store is kept; none: it is in memory only.
+    storage: Option<Arc<Storage>>,
     /// The front page.
     index: Vec<u8>,
 }
@@ -44,7 +48,18 @@ pub struct HttpService {
 impl HttpService {
     /// A service with these settings that shows the figures of `registry`.
     pub fn new(settings: HttpSettings, about: &About, registry: Registry) -> Self {
-        Self { settings, registry, index: pages::index(about).into_bytes() }
+        Self { settings, registry, storage: None, index: pages::index(about).into_bytes() }
+    }
+
+    /// The same, for a store that is kept somewhere.
+    #[must_use]
+    pub fn with_storage(self, storage: Option<Arc<Storage>>) -> Self {
+        Self { storage, ..self }
+    }
+
+    /// How log and snapshots stand, if the store is kept somewhere.
+    fn figures(&self, now_ms: u64) -> Vec<Figure> {
+        self.storage.as_ref().map(|storage| storage.figures(now_ms)).unwrap_or_default()
     }
 
     /// Serves a connection to its end: until the peer closes it, asks for it to be closed, breaks

@@ -8,11 +8,12 @@ use std::mem;
 use std::rc::Rc;
 
 use crate::log::Admission;
-use crate::metrics::{self, Measure};
+use crate::metrics::{self, Counter, Measure};
 use crate::protocol::http1::reply::CONTINUE;
 use crate::protocol::http1::{BodyDecoder, Decoded, Framing, Persistence, Status};
+use crate::service::room;
 use crate::shard::{self, ShardId};
-use crate::store::{Store, Trace};
+use crate::store::{Room, Store, Trace};
 use crate::{clock, cpu, time};
 
 use super::compute::{self, Job, Refused};
@@ -255,11 +256,31 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
     if let Some(log) = store.log()
         && kv::is_write(view.head.method)
     {
-        // A log that has failed refuses below.
-        let _ = log.admitted().await;
+        if log.admission() == Admission::Stalled {
+            metrics::add(Counter::WriteStalls, 1);
+            // A log that has failed refuses below.
+            let _ = log.admitted().await;
+        }
         if let Admission::Refused(reason) = log.admission() {
+            metrics::add(Counter::WritesRefused, 1);
             view.refuse(&mut out, Status::InsufficientStorage, &reason);
             return (out, Trace::default());
+        }
+    }
+    while kv::needs_room(view.head.method) {
+        let (room, _) = store.visit(|home| home.make_room(0));
+        match room {
+            Room::Enough => break,
+            Room::None => {
+                view.refuse(&mut out, Status::InsufficientStorage, "the store's memory is full");
+                return (out, Trace::default());
+            }
+            room => {
+                // Shutting down: the write makes no difference any more.
+                if room::approach(store, room).await.is_err() {
+                    break;
+                }
+            }
         }
     }
     if let Some(gate) = store.gate() {

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::log::Lsn;
 use crate::protocol::resp::Protocol;
 
 use super::clients::Record;
+use super::waiting::Wait;
 
 /// One connection.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub struct Client {
     pub authenticated: bool,
     /// Whether the connection ends after the replies so far.
     pub closing: bool,
+    /// The last record that its commands have written to.
+    pub wrote: Lsn,
+    /// What the last command waits for, until the connection sees to it.
+    pub waits: Option<Wait>,
     /// What others know of the connection.
     pub record: Arc<Record>,
 }
@@ -28,7 +34,15 @@ pub struct Client {
 impl Client {
     /// A connection as it begins.
     pub fn new(record: Arc<Record>, authenticated: bool) -> Self {
-        Self { protocol: Protocol::Resp2, db: 0, authenticated, closing: false, record }
+        Self {
+            protocol: Protocol::Resp2,
+            db: 0,
+            authenticated,
+            closing: false,
+            wrote: Lsn::NONE,
+            waits: None,
+            record,
+        }
     }
 
     /// Selects a database.

@@ -202,6 +202,9 @@ impl Refusal {
     pub const NOT_AN_INTEGER: Self = Self::Fixed("ERR value is not an integer or out of range");
     /// There is no such database.
     pub const NO_SUCH_DATABASE: Self = Self::Fixed("ERR DB index is out of range");
+    /// Memory is full, and nothing may be evicted.
+    pub const OUT_OF_MEMORY: Self =
+        Self::Fixed("OOM command not allowed when used memory > 'maxmemory'.");
     /// The command needs the key to be there.
     pub const NO_SUCH_KEY: Self = Self::Fixed("ERR no such key");
     /// The string would be too long.

@@ -12,12 +12,14 @@ use crate::error::Error;
 use crate::metrics::{self, Counter, Measure};
 use crate::net::TcpStream;
 use crate::service::input::Input;
+use crate::service::room;
 use crate::store::{Store, Trace};
 use crate::{Direction, time};
 
 use super::client::Client;
 use super::server::Server;
 use super::session::{Next, Session};
+use super::waiting::{Wait, Waited};
 use super::{local, remote};
 
 /// Serves `stream` to its end. The thread's store must have been installed.
@@ -123,9 +125,10 @@ impl Connection<'_> {
             let commands = session.client.record.commands.load(Ordering::Relaxed);
             let (advance, trace) =
                 self.store.visit(|home| session.advance(input, home, server, now_ms, out));
-            self.owes = self.owes.and(trace);
+            let session = &self.session;
             let commands = session.client.record.commands.load(Ordering::Relaxed) - commands;
             metrics::add(Counter::RespCommands, commands);
+            self.note(trace);
             self.input.consume(advance.consumed);
             self.input.keep();
             if !self.session.outbox.is_empty() {
@@ -139,20 +142,26 @@ impl Connection<'_> {
                     let done = Box::pin(remote::transact(*transaction, now_ms, out)).await;
                     let (output, trace) = done.map_err(|_| Gone)?;
                     self.output = output;
-                    self.owes = self.owes.and(trace);
+                    self.note(trace);
                 }
                 Next::Join(joint) => {
                     let out = mem::take(&mut self.output);
                     let done = Box::pin(remote::join(*joint, now_ms, out)).await;
                     let (output, trace) = done.map_err(|_| Gone)?;
                     self.output = output;
-                    self.owes = self.owes.and(trace);
+                    self.note(trace);
                 }
                 Next::Stall => {
                     self.send().await?;
                     if let Some(log) = self.store.log() {
                         Box::pin(log.admitted()).await.map_err(|_| Gone)?;
                     }
+                }
+                Next::Wait(wait) => Box::pin(self.wait(wait)).await?,
+                Next::Room(room) => {
+                    self.send().await?;
+                    let step = Box::pin(room::approach(&self.store, room)).await;
+                    step.map_err(|_| Gone)?;
                 }
                 Next::Close => {
                     self.send().await?;
@@ -162,6 +171,29 @@ impl Connection<'_> {
         }
     }
 
+    /// Waits for what a command waits for. The replies before it do not wait with it.
+    async fn wait(&mut self, wait: Wait) -> Result<(), Gone> {
+        self.send().await?;
+        let (log, client) = (self.store.log(), &self.session.client);
+        let (wrote, protocol) = (client.wrote, client.protocol);
+        let waited = wait.over(log.map(|log| &**log), wrote, protocol, &mut self.output).await;
+        match waited {
+            Waited::Reply => Ok(()),
+            Waited::ShutDown => {
+                self.server.shut_down();
+                Err(Gone)
+            }
+        }
+    }
+
+    /// Notes what was done to the store, on the way to a reply.
+    #[inline]
+    fn note(&mut self, trace: Trace) {
+        self.owes = self.owes.and(trace);
+        let wrote = &mut self.session.client.wrote;
+        *wrote = trace.wrote.max(*wrote);
+    }
+
     /// Has other shards do their part, and puts their replies where they belong. Boxed: few batches
     /// need it.
     async fn carry(&mut self, now_ms: u64) -> Result<(), Gone> {
@@ -169,7 +201,8 @@ impl Connection<'_> {
         let carried = Box::pin(remote::carry(outbox, now_ms)).await;
         carried.map_err(|_| Gone)?;
         outbox.stitch(&mut self.output, self.server, now_ms);
-        self.owes = self.owes.and(outbox.take_trace());
+        let trace = outbox.take_trace();
+        self.note(trace);
         Ok(())
     }
 

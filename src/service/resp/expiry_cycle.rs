@@ -1,4 +1,5 @@
-//! The expiry cycle: removes keys whose deadline has passed although nobody asks for them.
+//! The expiry cycle: removes keys whose deadline has passed although nobody asks for them, and
+//! evicts where the limit of memory has been lowered below what is taken.
 //!
 //! Started by the daemon on every shard that owns a partition, or on one for all where partitions
 //! are locked. Invariant: between two awaits it looks at a bounded number of deadlines.
@@ -6,7 +7,7 @@
 use std::time::Duration;
 
 use crate::log::Admission;
-use crate::store::Store;
+use crate::store::{Partition, Store};
 use crate::{task, time};
 
 use super::local;
@@ -24,6 +25,7 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 pub async fn expire_forever(store: Store) {
     loop {
         let mut some_have_deadlines = false;
+        store.limit().note_peak();
         if store.admission() != Admission::Open {
             // Each removal is a change that the log would have to hold.
             time::sleep(BUSY_PAUSE).await;
@@ -32,6 +34,12 @@ pub async fn expire_forever(store: Store) {
         for id in store.map().partitions() {
             if !store.reaches(id) {
                 continue;
+            }
+            while store.visit(|home| home.with(id, Partition::drop_some)).0 {
+                task::yield_now().await;
+            }
+            while store.give_fair_way(id) {
+                task::yield_now().await;
             }
             loop {
                 let now_ms = local::unix_ms(time::now());

@@ -3,13 +3,15 @@
 //! Invariant: the figures of partitions are added up position by position, whoever tells them.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use crate::store::{DATABASES_COUNT, Partition};
+use crate::store::{DATABASES_COUNT, Keyspace, Partition};
 
 use super::server::{REDIS_VERSION, Server};
 
 /// Figures ahead of those of the databases.
-const HEAD_COUNT: usize = 4;
+const HEAD_COUNT: usize = 7;
 /// Figures that a partition tells.
 const FIGURES_COUNT: usize = HEAD_COUNT + 2 * DATABASES_COUNT;
 
@@ -27,7 +29,17 @@ impl Figures {
     /// Writes the figures of `partition` to `out`.
     pub fn tell(partition: &Partition, out: &mut Vec<u8>) {
         let stats = partition.stats;
-        let head = [stats.hits, stats.misses, stats.expired, partition.bytes() as u64];
+        let used = partition.usage().bytes;
+        let dataset: usize = partition.keyspaces().iter().map(Keyspace::content_bytes).sum();
+        let head = [
+            stats.hits,
+            stats.misses,
+            stats.expired,
+            used as u64,
+            stats.evicted,
+            dataset as u64,
+            partition.bytes() as u64,
+        ];
         let databases = partition.keyspaces().iter();
         let databases = databases.flat_map(|db| [db.len() as u64, db.deadlines_len() as u64]);
         for figure in head.into_iter().chain(databases) {
@@ -106,20 +118,86 @@ fn clients(server: &Server, _: &Figures, _: u64, text: &mut String) {
     line(text, "blocked_clients", 0);
 }
 
-fn memory(_: &Server, figures: &Figures, _: u64, text: &mut String) {
-    let bytes = figures.0[3];
-    line(text, "used_memory", bytes);
-    let _ = write!(text, "used_memory_human:{:.2}M\r\n", bytes as f64 / f64::from(1 << 20));
-    line(text, "used_memory_dataset", bytes);
-    line(text, "maxmemory", 0);
-    line(text, "maxmemory_human", "0B");
-    line(text, "maxmemory_policy", "noeviction");
+fn memory(server: &Server, figures: &Figures, _: u64, text: &mut String) {
+    let (used, dataset, allocated) = (figures.0[3], figures.0[5], figures.0[6]);
+    let limit = &server.memory;
+    limit.note_peak();
+    let (peak, bytes_max) = (used.max(limit.peak() as u64), limit.bytes_max());
+    let resident = resident_bytes().unwrap_or(0);
+    let mut pair = |name: &str, bytes: u64| {
+        line(text, name, bytes);
+        line(text, &format!("{name}_human"), human(bytes));
+    };
+    pair("used_memory", used);
+    pair("used_memory_rss", resident);
+    pair("used_memory_peak", peak);
+    line(text, "used_memory_overhead", used.saturating_sub(dataset));
+    line(text, "used_memory_dataset", dataset);
+    line(text, "allocator_allocated", allocated);
+    line(text, "maxmemory", bytes_max);
+    line(text, "maxmemory_human", human(bytes_max));
+    line(text, "maxmemory_policy", limit.policy().name());
+    line(text, "mem_allocator", "libc");
 }
 
-fn persistence(_: &Server, _: &Figures, _: u64, text: &mut String) {
+/// Memory of the process that is in place, by the kernel's account.
+fn resident_bytes() -> Option<u64> {
+    // In kibibytes, and unlike `statm` not in pages, whose size would have to be asked for.
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// A number of bytes as Redis spells it for people.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut scaled = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    format!("{scaled:.2}{}", UNITS[unit])
+}
+
+fn persistence(server: &Server, _: &Figures, now_ms: u64, text: &mut String) {
     line(text, "loading", 0);
-    line(text, "rdb_bgsave_in_progress", 0);
-    line(text, "aof_enabled", 0);
+    let Some(storage) = &server.storage else {
+        line(text, "rdb_bgsave_in_progress", 0);
+        line(text, "rdb_last_save_time", server.last_save_ms() / 1000);
+        line(text, "aof_enabled", 0);
+        return;
+    };
+    let saves = storage.saving.report();
+    let seconds = |duration: Duration| duration.as_secs() as i64;
+    let since = |began_ms: u64| Duration::from_millis(now_ms.saturating_sub(began_ms));
+    let ok = |is_ok: bool| if is_ok { "ok" } else { "err" };
+    let running = saves.began_unix_ms;
+    line(text, "rdb_bgsave_in_progress", u8::from(running.is_some()));
+    line(text, "rdb_last_save_time", server.last_save_ms() / 1000);
+    line(text, "rdb_last_bgsave_status", ok(saves.failure.is_none()));
+    line(text, "rdb_last_bgsave_time_sec", saves.last.map_or(-1, |last| seconds(last.duration)));
+    line(text, "rdb_current_bgsave_time_sec", running.map_or(-1, |began| seconds(since(began))));
+    line(text, "rdb_saves", saves.saves);
+    let done = storage.log.figures();
+    line(text, "aof_enabled", 1);
+    line(text, "aof_rewrite_in_progress", 0);
+    line(text, "aof_last_write_status", ok(!storage.refuses()));
+    line(text, "aof_current_size", done.segment_bytes.load(Ordering::Relaxed));
+    line(text, "aof_buffer_length", storage.log.pending_bytes());
+    let lag = storage.log.written_lsn() > storage.log.durable_lsn();
+    line(text, "aof_pending_bio_fsync", u8::from(lag));
+    line(text, "annulus_directory", storage.directory().display());
+    for figure in storage.figures(now_ms) {
+        line(text, &format!("annulus_{}", figure.name), figure.reading);
+    }
+    if let Some(failure) = saves.failure {
+        line(text, "annulus_snapshot_failure", failure);
+    }
 }
 
 fn stats(server: &Server, figures: &Figures, _: u64, text: &mut String) {
@@ -128,7 +206,7 @@ fn stats(server: &Server, figures: &Figures, _: u64, text: &mut String) {
     line(text, "total_commands_processed", totals.commands);
     line(text, "rejected_connections", totals.refused);
     line(text, "expired_keys", figures.0[2]);
-    line(text, "evicted_keys", 0);
+    line(text, "evicted_keys", figures.0[4]);
     line(text, "keyspace_hits", figures.0[0]);
     line(text, "keyspace_misses", figures.0[1]);
 }

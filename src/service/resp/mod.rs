@@ -22,6 +22,7 @@ pub mod server;
 pub mod session;
 pub mod table;
 pub mod transaction;
+pub mod waiting;
 
 pub use connection::serve;
 pub use server::{RespSettings, Server};

@@ -67,6 +67,7 @@ impl Batch {
             let reply = Encoder::new(&mut self.replies, item.protocol);
             let db = item.db;
             home.with(id, |partition| {
+                partition.tick(now_ms);
                 run_part(
                     item.command,
                     &mut Call { partition, args, partitions, db, now_ms, reply },

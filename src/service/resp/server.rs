@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::protocol::resp::limits;
 use crate::store::SlotMap;
 use crate::store::memory::Limit;
+use crate::store::storage::Storage;
 
 use super::clients::Clients;
 
@@ -65,7 +66,14 @@ pub struct Server {
     pub live: Live,
     /// The limit of memory, which the store shares.
     pub memory: Arc<Limit>,
+    /// Where the store is kept; none: it is in memory only.
+    pub storage: Option<Arc<Storage>>,
+    /// What `SHUTDOWN` does, the first time.
+    end: Mutex<Option<End>>,
 }
+
+/// Ends the program that the server is part of, as SIGTERM does.
+pub type End = fn();
 
 /// Settings that change while the server runs.
 #[derive(Debug)]
@@ -89,7 +97,34 @@ impl Server {
             password: Mutex::new(settings.password.clone().filter(|word| !word.is_empty())),
         };
         let memory = Arc::new(Limit::new(map.count()));
-        Self { settings, clients: Clients::default(), map, started_ms: now_ms, live, memory }
+        let (clients, end) = (Clients::default(), Mutex::default());
+        Self { settings, clients, map, started_ms: now_ms, live, memory, storage: None, end }
+    }
+
+    /// The same, of a store that is kept somewhere.
+    #[must_use]
+    pub fn with_storage(self, storage: Option<Arc<Storage>>) -> Self {
+        Self { storage, ..self }
+    }
+
+    /// The same, with a way for `SHUTDOWN` to end the program.
+    #[must_use]
+    pub fn with_end(self, end: End) -> Self {
+        Self { end: Mutex::new(Some(end)), ..self }
+    }
+
+    /// Begins to end the program; only the first call does anything.
+    pub fn shut_down(&self) {
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(end) = end {
+            end();
+        }
+    }
+
+    /// When the last snapshot was complete, or the server started, in unix milliseconds.
+    pub fn last_save_ms(&self) -> u64 {
+        let last = self.storage.as_ref().and_then(|storage| storage.saving.report().last);
+        last.map_or(self.started_ms, |last| last.unix_ms)
     }
 
     /// Whether clients must authenticate.

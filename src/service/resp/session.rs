@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::log::Admission;
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
-use crate::store::{Home, Partition, PartitionId};
+use crate::store::{Home, Partition, PartitionId, Room};
 
 use super::ahead::{Ahead, Progress};
 use super::client::Client;
@@ -19,6 +19,7 @@ use super::outbox::{Join, Outbox, Part, words_at};
 use super::server::Server;
 use super::table;
 use super::transaction::Transaction;
+use super::waiting::Wait;
 
 /// A connection.
 #[derive(Debug)]
@@ -51,8 +52,12 @@ pub enum Next {
     Transact(Box<Transaction>),
     /// A joint command run, its reply appended to the stitched output; then the rest of the input.
     Join(Box<Joint>),
+    /// The output sent, and this waited for; then the rest of the input.
+    Wait(Wait),
     /// The output sent, and writes welcome again; then the rest of the input.
     Stall,
+    /// The output sent, and a step taken towards room in memory; then the rest of the input.
+    Room(Room),
     /// The output sent and the connection closed.
     Close,
 }
@@ -154,9 +159,9 @@ impl Turn<'_, '_> {
             return None;
         }
         match self.dispatch(args, progress) {
-            Some(Next::Stall) => {
+            Some(next @ (Next::Stall | Next::Room(_))) => {
                 progress.consumed = start;
-                return Some(Next::Stall);
+                return Some(next);
             }
             next @ Some(_) => {
                 progress.commands += 1;
@@ -190,11 +195,25 @@ impl Turn<'_, '_> {
         if command.flags & flag::WRITE != 0 {
             match self.home.admission() {
                 Admission::Open => {}
-                Admission::Stalled => return Some(Next::Stall),
+                Admission::Stalled => {
+                    metrics::add(Counter::WriteStalls, 1);
+                    return Some(Next::Stall);
+                }
                 Admission::Refused(reason) => {
+                    metrics::add(Counter::WritesRefused, 1);
                     self.refuse(&Refusal::log_full(&reason));
                     return None;
                 }
+            }
+        }
+        if command.flags & flag::DENYOOM != 0 {
+            match self.home.make_room(self.outbox.len()) {
+                Room::Enough => {}
+                Room::None => {
+                    self.refuse(&Refusal::OUT_OF_MEMORY);
+                    return None;
+                }
+                room => return Some(Next::Room(room)),
             }
         }
         match command.run {
@@ -212,6 +231,7 @@ impl Turn<'_, '_> {
                 // `CLIENT LIST` tells what it is at.
                 self.client.record.command.store(row, Ordering::Relaxed);
                 self.here(run, args);
+                return self.client.waits.take().map(Next::Wait);
             }
             Run::Spread { each, merge } => {
                 return self.spread(command, each, merge, args).map(Next::Join);
@@ -244,6 +264,7 @@ impl Turn<'_, '_> {
         let reply = Encoder::new(self.out, self.client.protocol);
         let (db, now_ms) = (self.client.db, self.now_ms);
         let outcome = self.home.with(id, |partition| {
+            partition.tick(now_ms);
             run(&mut Call { partition, args, partitions, db, now_ms, reply })
         });
         if let Err(refusal) = outcome {
@@ -472,6 +493,7 @@ impl Turn<'_, '_> {
         let (db, now_ms) = (self.client.db, self.now_ms);
         let reply = Encoder::new(values.unwrap_or(self.out), self.client.protocol);
         self.home.with(id, |partition| {
+            partition.tick(now_ms);
             work(&mut Call { partition, args, partitions, db, now_ms, reply })
         })
     }
@@ -544,3 +566,7 @@ fn unknown_command(args: &Args<'_>) -> Refusal {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod memory_tests;

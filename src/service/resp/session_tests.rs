@@ -59,7 +59,9 @@ impl Cluster {
             self.session.outbox.stitch(&mut out, &self.server, now_ms);
             let ended = match advance.next {
                 Next::Read | Next::Close => true,
-                Next::Stall => unreachable!("there is no log"),
+                Next::Stall | Next::Wait(_) | Next::Room(_) => {
+                    unreachable!("there is no log, and no limit")
+                }
                 Next::Send => false,
                 Next::Transact(transaction) => {
                     self.transact(&transaction, &mut out);

@@ -6,7 +6,10 @@
 use super::command::Run::{Cursor, Every, Key, Session, Spread, Together};
 use super::command::flag::*;
 use super::command::{Command, Keys, Merge, Run};
-use super::commands::{connection, expiry, introspection, keys, numbers, scan, server, strings};
+use super::commands::strings;
+use super::commands::{
+    connection, expiry, introspection, keys, numbers, persistence, scan, server,
+};
 
 const NONE: Keys = Keys { first: 0, last: 0, step: 0 };
 const ONE: Keys = Keys { first: 1, last: 1, step: 1 };
@@ -26,6 +29,7 @@ const WMF: u16 = WRITE | DENYOOM | FAST;
 
 const DELETE: Run = Spread { each: keys::del_one, merge: Merge::Sum };
 const EXISTS: Run = Spread { each: keys::exists_one, merge: Merge::Sum };
+const TOUCH: Run = Spread { each: keys::touch_one, merge: Merge::Sum };
 const MGET: Run = Spread { each: strings::mget_one, merge: Merge::InOrder };
 const MSET: Run = Spread { each: strings::mset_one, merge: Merge::Ok };
 const MSETNX: Run = Together { run: strings::msetnx, database: keys::same_database };
@@ -54,7 +58,7 @@ const fn row(
 
 /// Every command. The most used come first, because the way to a row may take a step or two.
 #[rustfmt::skip]
-pub static COMMANDS: [Command; 59] = [
+pub static COMMANDS: [Command; 65] = [
     row("get", 2, ONE, RF, "string", "1.0.0", Key(strings::get),
         "Returns the string value of a key."),
     row("set", -3, ONE, WM, "string", "1.0.0", Key(strings::set),
@@ -103,7 +107,7 @@ pub static COMMANDS: [Command; 59] = [
         "Deletes keys."),
     row("exists", -2, ALL, RF, "generic", "1.0.0", EXISTS,
         "Tells how many of the keys are there."),
-    row("touch", -2, ALL, RF, "generic", "3.2.1", EXISTS,
+    row("touch", -2, ALL, RF, "generic", "3.2.1", TOUCH,
         "Tells how many of the keys are there, and counts as an access."),
     row("type", 2, ONE, RF, "generic", "1.0.0", Key(keys::type_of),
         "Tells the type of the value of a key."),
@@ -143,6 +147,8 @@ pub static COMMANDS: [Command; 59] = [
         "Tells how much memory a key takes."),
     row("wait", 3, NONE, 0, "generic", "3.0.0", Session(server::wait),
         "Waits for replicas, of which there are none."),
+    row("waitaof", 4, NONE, NOSCRIPT, "generic", "7.2.0", Session(persistence::waitaof),
+        "Waits until what the connection has written is on stable storage."),
     row("ping", -1, NONE, FAST, "connection", "1.0.0", Session(connection::ping),
         "Answers PONG, or what it was given."),
     row("echo", 2, NONE, LOADING | STALE | FAST, "connection", "1.0.0", Session(connection::echo),
@@ -172,6 +178,19 @@ pub static COMMANDS: [Command; 59] = [
         "Removes all keys of the selected database."),
     row("flushall", -1, NONE, WRITE | SLOW, "server", "1.0.0", FLUSHALL,
         "Removes all keys of all databases."),
+    row("save", 1, NONE, ADMIN | NOSCRIPT, "server", "1.0.0", Session(persistence::save),
+        "Takes a snapshot and answers when it is complete."),
+    row("bgsave", -1, NONE, ADMIN | NOSCRIPT, "server", "1.0.0", Session(persistence::bgsave),
+        "Takes a snapshot while serving."),
+    row("bgrewriteaof", 1, NONE, ADMIN | NOSCRIPT, "server", "1.0.0",
+        Session(persistence::bgrewriteaof),
+        "Takes a snapshot, which makes the log before it needless."),
+    row("lastsave", 1, NONE, LOADING | STALE | FAST, "server", "1.0.0",
+        Session(persistence::lastsave),
+        "Tells when the last snapshot was complete."),
+    row("shutdown", -1, NONE, ADMIN | CONN | ALLOW_BUSY, "server", "1.0.0",
+        Session(persistence::shutdown),
+        "Finishes requests in hand and ends the server."),
     row("time", 1, NONE, LOADING | STALE | FAST, "server", "2.6.0", Session(server::time),
         "Tells the time of the server."),
 ];

@@ -7,17 +7,17 @@ use crate::log::{Lsn, Slots};
 use crate::store::slots::SLOTS_COUNT;
 
 /// A snapshot's place in the table; `None` where no snapshot covers a slot.
-pub(super) type Choice = Option<u32>;
+pub(in crate::store) type Choice = Option<u32>;
 
 /// The snapshots, and the choice among them for each slot.
 #[derive(Debug)]
-pub(super) struct Coverage {
+pub(in crate::store) struct Coverage {
     snapshots: Vec<(Slots, Lsn)>,
     chosen: Vec<Choice>,
 }
 
 impl Coverage {
-    pub(super) fn new(snapshots: &[(Slots, Lsn)]) -> Self {
+    pub(in crate::store) fn new(snapshots: &[(Slots, Lsn)]) -> Self {
         let mut snapshots = snapshots.to_vec();
         snapshots.retain(|(slots, _)| slots.is_valid() && usize::from(slots.until) <= SLOTS_COUNT);
         snapshots.sort_by_key(|(_, lsn)| *lsn);
@@ -29,7 +29,7 @@ impl Coverage {
     }
 
     /// The snapshots that count for some slot, by number.
-    pub(super) fn used(&self) -> Vec<(u32, Slots, Lsn)> {
+    pub(in crate::store) fn used(&self) -> Vec<(u32, Slots, Lsn)> {
         let of_number = |(number, (slots, lsn)): (u32, &(Slots, Lsn))| {
             let range = usize::from(slots.from)..usize::from(slots.until);
             let is_used = self.chosen[range].contains(&Some(number));
@@ -39,36 +39,36 @@ impl Coverage {
     }
 
     /// The snapshots that newer ones have replaced.
-    pub(super) fn superseded(&self) -> Vec<(Slots, Lsn)> {
+    pub(in crate::store) fn superseded(&self) -> Vec<(Slots, Lsn)> {
         let used: Vec<_> = self.used().into_iter().map(|(_, slots, lsn)| (slots, lsn)).collect();
         self.snapshots.iter().copied().filter(|snapshot| !used.contains(snapshot)).collect()
     }
 
     /// The snapshot that `slot` comes from.
     #[inline]
-    pub(super) fn choice(&self, slot: u16) -> Choice {
+    pub(in crate::store) fn choice(&self, slot: u16) -> Choice {
         self.chosen[usize::from(slot)]
     }
 
     /// The last record whose effect is in what was chosen.
     #[inline]
-    pub(super) fn lsn(&self, choice: Choice) -> Lsn {
+    pub(in crate::store) fn lsn(&self, choice: Choice) -> Lsn {
         choice.map_or(Lsn::NONE, |number| self.snapshots[number as usize].1)
     }
 
     /// The first record that any slot needs of the log.
-    pub(super) fn needed(&self) -> Lsn {
+    pub(in crate::store) fn needed(&self) -> Lsn {
         let lsns = self.chosen.iter().map(|choice| self.lsn(*choice));
         lsns.min().unwrap_or(Lsn::NONE).next()
     }
 
     /// The last record whose effect is in any snapshot.
-    pub(super) fn highest(&self) -> Lsn {
+    pub(in crate::store) fn highest(&self) -> Lsn {
         self.snapshots.last().map_or(Lsn::NONE, |(_, lsn)| *lsn)
     }
 
     /// The parts of `slots` that come from one snapshot each, or from none.
-    pub(super) fn stretches(&self, slots: Slots) -> Vec<(Slots, Choice)> {
+    pub(in crate::store) fn stretches(&self, slots: Slots) -> Vec<(Slots, Choice)> {
         let mut stretches: Vec<(Slots, Choice)> = Vec::new();
         for slot in slots.from..slots.until {
             let choice = self.choice(slot);

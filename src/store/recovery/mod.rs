@@ -1,13 +1,14 @@
 //! Brings a store back from its directory: snapshots, then the log behind them. Called at start,
 //! before the runtime, and by the offline tools.
 //!
-//! Invariant: what comes back is the effect of exactly the records before [`Recovered::next`], less
+//! Invariant: what comes back is the effect of exactly the records before [`Start::next`], less
 //! what has expired; if that cannot be, nothing comes back and nothing has been changed.
 
 mod apply;
-mod coverage;
+pub(super) mod coverage;
 mod progress;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +24,7 @@ use crate::log::header::InvalidHeader;
 use crate::log::reader::{
     Damage, Damaged, End, Files, FolderFiles, Place, ReadAt, ReadError, Reader, Step,
 };
-use crate::log::{Link, Lsn, Slots, StoreId, name};
+use crate::log::{Kept, Lsn, Slots, Start, StoreId, name};
 use apply::{Applier, Batch};
 use coverage::Coverage;
 use progress::Progress;
@@ -38,12 +39,8 @@ const BATCHES_COUNT_MAX: usize = 4;
 pub struct Recovered {
     /// The partitions, in order.
     pub partitions: Vec<Partition>,
-    /// What the next record must carry.
-    pub next: Link,
-    /// The number of the next segment.
-    pub next_sequence: u64,
-    /// The segments that the log consists of, in ascending order, and the first record of each.
-    pub segments: Vec<u64>,
+    /// Where the log goes on.
+    pub start: Start,
     /// The snapshots that count, and as of when.
     pub snapshots: Vec<(Slots, Lsn)>,
     /// The snapshots that newer ones have replaced; removed when the store starts.
@@ -189,7 +186,9 @@ pub fn load(
 ) -> Result<Recovered, RecoveryError> {
     let files = FolderFiles(directory.path().to_owned());
     let loaded = load_files(&files, listing, directory.id(), map, clock::unix_millis());
-    loaded.map_err(|error| RecoveryError::reading(directory.path(), error))
+    let mut loaded = loaded.map_err(|error| RecoveryError::reading(directory.path(), error))?;
+    directory.path().clone_into(&mut loaded.start.path);
+    Ok(loaded)
 }
 
 fn load_files<F>(
@@ -233,17 +232,46 @@ where
         bytes: bytes_total,
         duration: clock::now().since(started),
     };
+    let start = Start {
+        path: PathBuf::new(),
+        id,
+        next: read.end.next,
+        sequence: read.end.sequence.map_or(1, |sequence| sequence + 1),
+        kept: kept(files, listing, &coverage, &read)?,
+    };
     Ok(Recovered {
         partitions,
-        next: read.end.next,
-        next_sequence: read.end.sequence.map_or(1, |sequence| sequence + 1),
-        segments: segments.into_iter().filter(|s| !read.end.unused.contains(s)).collect(),
+        start,
         snapshots: coverage.used().into_iter().map(|(_, slots, lsn)| (slots, lsn)).collect(),
         superseded: coverage.superseded(),
         torn,
         figures,
         end: read.end,
     })
+}
+
+/// The segments that stay, and up to where a snapshot has to reach for each to be needless.
+fn kept<F: Files>(
+    files: &F,
+    listing: &Listing,
+    coverage: &Coverage,
+    read: &Read,
+) -> Result<Vec<Kept>, ReadError> {
+    // The reader passes over segments that nothing needs any more.
+    let mut last = Lsn(coverage.needed().0 - 1);
+    let mut kept = Vec::new();
+    for &sequence in listing.segments.iter().filter(|s| Some(**s) <= read.end.sequence) {
+        last = read.lasts.get(&sequence).copied().unwrap_or(last);
+        let file = name::segment(sequence);
+        let length = files.open(&file).and_then(|file| file.bytes());
+        let mut bytes = length.map_err(|error| ReadError::Io { file, error })?;
+        if Some(sequence) == read.end.sequence {
+            // The rest of it is cut off.
+            bytes = read.end.offset;
+        }
+        kept.push(Kept { sequence, last, bytes });
+    }
+    Ok(kept)
 }
 
 fn ends_early(end: &End, snapshot: Lsn) -> Damage {
@@ -280,6 +308,8 @@ struct Read {
     end: End,
     records: u64,
     first: Option<Lsn>,
+    /// The last record of each segment that has any.
+    lasts: BTreeMap<u64, Lsn>,
 }
 
 impl<F: Files<File: Send> + Send + Sync> Work<'_, F> {
@@ -326,7 +356,7 @@ fn hand_out<F: Files>(
     appliers: &[SyncSender<Arc<Batch>>],
     progress: &Progress,
 ) -> Result<Option<Read>, ReadError> {
-    let (mut records, mut first) = (0, None);
+    let (mut records, mut first, mut lasts) = (0, None, BTreeMap::new());
     let mut batch = Batch::default();
     let send = |batch: &mut Batch| {
         let batch = Arc::new(std::mem::take(batch));
@@ -344,8 +374,9 @@ fn hand_out<F: Files>(
                 first = first.or(Some(lsn));
             }
         }
-        if let Some((_, place, _)) = batch.records.last_mut() {
+        if let Some((lsn, place, _)) = batch.records.last_mut() {
             *place = reader.place();
+            lasts.insert(place.sequence, *lsn);
         }
         if batch.bytes.len() >= BATCH_BYTES {
             progress.log_bytes.store(reader.bytes_done(), Ordering::Relaxed);
@@ -355,7 +386,7 @@ fn hand_out<F: Files>(
         }
     };
     send(&mut batch);
-    Ok(Some(Read { end, records, first }))
+    Ok(Some(Read { end, records, first, lasts }))
 }
 
 /// Removes what means nothing, and only then what a crash has left behind the log's end: a new
@@ -381,6 +412,6 @@ fn clear_away(
 }
 
 #[cfg(test)]
-mod surgery_tests;
+pub(super) mod surgery_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

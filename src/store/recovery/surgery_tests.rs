@@ -13,7 +13,7 @@ use crate::log::reader::forge::Forge;
 const SECTOR_BYTES: usize = 512;
 
 /// A log of counters, appends, deletes and a flush, and the content after each record.
-fn history() -> (Memory, Vec<Content>) {
+pub(in crate::store) fn history() -> (Memory, Vec<Content>) {
     let mut forge = Forge::new();
     let mut states = vec![Content::new()];
     for number in 1..=9_u8 {
@@ -49,7 +49,7 @@ fn history() -> (Memory, Vec<Content>) {
 fn check(memory: &Memory, states: &[Content], what: &dyn Fn() -> String) -> bool {
     match memory.recover(1) {
         Ok(recovered) => {
-            let records = recovered.next.lsn.0 as usize - 1;
+            let records = recovered.start.next.lsn.0 as usize - 1;
             assert_eq!(Some(&content(&recovered)), states.get(records), "{}", what());
             true
         }

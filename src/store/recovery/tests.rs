@@ -10,23 +10,24 @@ use super::super::directory::tests::Folder;
 use super::super::slots::slot_of;
 use super::super::{Change, Value};
 use super::*;
+use crate::log::Link;
 use crate::log::header::SnapshotHeader;
 use crate::log::reader::forge::{Forge, ID};
 use crate::log::record::{HEADER_BYTES, Head, padded_bytes, seal, section_header};
 
-pub(super) const ALL: Slots = Slots { from: 0, until: 16384 };
-const LOW: Slots = Slots { from: 0, until: 8192 };
+pub(in crate::store) const ALL: Slots = Slots { from: 0, until: 16384 };
+pub(in crate::store) const LOW: Slots = Slots { from: 0, until: 8192 };
 const HIGH: Slots = Slots { from: 8192, until: 16384 };
 /// The present, as these tests have it.
 const NOW_MS: u64 = 1_000_000;
 
 /// The keys of every database: number, key, value, deadline.
-pub(super) type Content = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
+pub(in crate::store) type Content = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
 
 /// The files of a directory, in memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
-    pub(super) files: BTreeMap<String, Vec<u8>>,
+pub(in crate::store) struct Memory {
+    pub(in crate::store) files: BTreeMap<String, Vec<u8>>,
 }
 
 impl<'a> Files for &'a Memory {
@@ -38,12 +39,17 @@ impl<'a> Files for &'a Memory {
 }
 
 impl Memory {
-    pub(super) fn of(forge: &Forge) -> Self {
+    pub(in crate::store) fn of(forge: &Forge) -> Self {
         let named = |(sequence, file): (&u64, &Vec<u8>)| (name::segment(*sequence), file.clone());
         Self { files: forge.files.iter().map(named).collect() }
     }
 
-    fn with_snapshot(mut self, slots: Slots, lsn: u64, keys: &[(&str, &str)]) -> Self {
+    pub(in crate::store) fn with_snapshot(
+        mut self,
+        slots: Slots,
+        lsn: u64,
+        keys: &[(&str, &str)],
+    ) -> Self {
         let mut payload = Vec::new();
         for (key, value) in keys {
             set(key, value).encode(&mut payload);
@@ -56,7 +62,7 @@ impl Memory {
         self
     }
 
-    pub(super) fn listing(&self) -> Listing {
+    pub(in crate::store) fn listing(&self) -> Listing {
         let names = || self.files.keys();
         Listing {
             segments: names().filter_map(|name| name::parse_segment(name)).collect(),
@@ -65,7 +71,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn recover(&self, partitions: usize) -> Result<Recovered, Damage> {
+    pub(in crate::store) fn recover(&self, partitions: usize) -> Result<Recovered, Damage> {
         let map = SlotMap::new(partitions);
         match load_files(&self, &self.listing(), ID, map, NOW_MS) {
             Ok(recovered) => Ok(recovered),
@@ -98,26 +104,26 @@ fn snapshot(slots: Slots, lsn: Lsn, payload: &[u8], count: u64) -> Vec<u8> {
     file
 }
 
-pub(super) fn section(slots: Slots, content: &[u8]) -> Vec<u8> {
+pub(in crate::store) fn section(slots: Slots, content: &[u8]) -> Vec<u8> {
     [&section_header(slots, content.len())[..], content].concat()
 }
 
 /// The payload of a record with these changes, as one partition writes it.
-pub(super) fn payload(changes: &[Change<'_>]) -> Vec<u8> {
+pub(in crate::store) fn payload(changes: &[Change<'_>]) -> Vec<u8> {
     let mut content = Vec::new();
     changes.iter().for_each(|change| change.encode(&mut content));
     section(ALL, &content)
 }
 
-pub(super) fn set<'a>(key: &'a str, value: &'a str) -> Change<'a> {
+pub(in crate::store) fn set<'a>(key: &'a str, value: &'a str) -> Change<'a> {
     Change::Set { db: 0, key: key.as_bytes(), value: value.as_bytes(), deadline: None }
 }
 
-fn append<'a>(key: &'a str, tail: &'a str) -> Change<'a> {
+pub(in crate::store) fn append<'a>(key: &'a str, tail: &'a str) -> Change<'a> {
     Change::Append { db: 0, key: key.as_bytes(), tail: tail.as_bytes() }
 }
 
-pub(super) fn content(recovered: &Recovered) -> Content {
+pub(in crate::store) fn content(recovered: &Recovered) -> Content {
     let mut content = Content::new();
     for partition in &recovered.partitions {
         for (db, keyspace) in partition.keyspaces().iter().enumerate() {
@@ -138,7 +144,7 @@ pub(super) fn content(recovered: &Recovered) -> Content {
     content
 }
 
-fn keys(expected: &[(&str, &str)]) -> Content {
+pub(in crate::store) fn keys(expected: &[(&str, &str)]) -> Content {
     let entry = |(key, value): &(&str, &str)| {
         ((0, key.as_bytes().to_vec()), (value.as_bytes().to_vec(), None))
     };
@@ -168,8 +174,9 @@ fn every_kind_of_change_comes_back_in_any_number_of_partitions() {
         assert_eq!(memory.content(partitions), expected, "{partitions}");
     }
     let recovered = memory.recover(2).expect("clean");
-    assert_eq!(recovered.next, forge.link);
-    assert_eq!((recovered.next_sequence, recovered.segments), (2, vec![1]));
+    assert_eq!((recovered.start.next, recovered.start.sequence), (forge.link, 2));
+    let kept = Kept { sequence: 1, last: Lsn(3), bytes: 16_384 };
+    assert_eq!(recovered.start.kept, [kept]);
     let figures = recovered.figures;
     assert_eq!((figures.keys, figures.records, figures.first), (2, 3, Some(Lsn(1))));
     // The flush concerns both partitions.
@@ -204,7 +211,9 @@ fn the_log_adds_to_a_snapshot_what_it_does_not_hold() {
     }
     let recovered = memory.recover(1).expect("clean");
     assert_eq!(recovered.figures.first, Some(Lsn(3)));
-    assert_eq!(recovered.segments, [2]);
+    let last = |kept: &Kept| (kept.sequence, kept.last);
+    let kept: Vec<_> = recovered.start.kept.iter().map(last).collect();
+    assert_eq!(kept, [(1, Lsn(2)), (2, Lsn(3))]);
     assert_eq!(recovered.snapshots, [(ALL, Lsn(2))]);
     // What the snapshot holds is no longer needed.
     let mut trimmed = memory.clone();
@@ -316,7 +325,7 @@ fn a_long_log_comes_back_whole() {
 }
 
 /// A directory with these files, whose id is that of forged logs.
-fn folder(name: &str, memory: &Memory) -> (Folder, DataDirectory) {
+pub(in crate::store) fn folder(name: &str, memory: &Memory) -> (Folder, DataDirectory) {
     let folder = Folder::new(name);
     folder.write("FORMAT", format!("annulus store\nversion 1\nid {ID}\n").as_bytes());
     for (name, content) in &memory.files {
@@ -359,7 +368,8 @@ fn a_torn_tail_is_cut_off_and_told() {
     assert_eq!(fs::metadata(segment).expect("there").len(), 12_288);
     // The next start finds a clean end at the same place.
     let again = recover(&directory, SlotMap::new(3)).expect("recovered");
-    assert_eq!((again.torn, again.next, again.next_sequence), (None, recovered.next, 2));
+    assert_eq!((again.torn, again.start.next), (None, recovered.start.next));
+    assert_eq!(again.start.sequence, 2);
 }
 
 #[test]
@@ -389,6 +399,6 @@ fn an_empty_directory_is_an_empty_store() {
     let (_folder, directory) = folder("empty-store", &Memory::default());
     let recovered = recover(&directory, SlotMap::new(2)).expect("recovered");
     assert_eq!(recovered.partitions.len(), 2);
-    assert_eq!((recovered.next, recovered.next_sequence), (Link::FIRST, 1));
+    assert_eq!((recovered.start.next, recovered.start.sequence), (Link::FIRST, 1));
     assert_eq!(recovered.figures.keys, 0);
 }

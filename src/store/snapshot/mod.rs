@@ -52,11 +52,9 @@ const _: () = assert!(2 * URGENT_BYTES < SNAPSHOT_WAITING_BYTES_MAX);
 
 /// Where the snapshots of a store lie.
 #[derive(Clone, Debug)]
-pub struct Folder {
-    /// The data directory.
-    pub path: PathBuf,
-    /// The store.
-    pub id: StoreId,
+struct Folder {
+    path: PathBuf,
+    id: StoreId,
 }
 
 /// What saving a partition came to.
@@ -252,5 +250,84 @@ impl Drop for Capturing<'_> {
                 }
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::log::{Admission, Policy};
+    use crate::store::saving::Schedule;
+    use crate::store::{Expiry, SlotMap};
+
+    const KEYS_COUNT: usize = 1000;
+
+    fn write_all(store: &Store, value: &[u8]) {
+        for number in 0..KEYS_COUNT {
+            let _ = store.visit(|home| {
+                home.with(PartitionId(0), |partition| {
+                    let key = number.to_be_bytes();
+                    partition.database(0).set_string(&key, value, Expiry::Never);
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn writers_are_stalled_while_too_much_waits_and_until_half_of_it_is_written() {
+        let log = Arc::new(Log::new(1, Lsn(0), Policy::Never, Duration::ZERO));
+        let (map, id) = (SlotMap::new(1), PartitionId(0));
+        let partition = Partition::new(map.slots(id));
+        let store = Store::owning_partition(map, id, partition, Some(Arc::clone(&log)));
+        let value = vec![7; 2 * SNAPSHOT_WAITING_BYTES_MAX / KEYS_COUNT];
+        write_all(&store, &value);
+        let folder = Folder { path: PathBuf::new(), id: StoreId([0; 16]) };
+        let saving = Saving::new(Schedule::default(), None);
+        let pace = Pace::new(clock::now());
+        let save = Save { store: &store, log: &log, id, folder: &folder, saving: &saving, pace };
+        let mut begun = pin!(save.begin(None));
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready((_, _, capturing)) = begun.as_mut().poll(&mut context) else {
+            panic!("the gate is open")
+        };
+        assert_eq!(store.admission(), Admission::Open);
+        write_all(&store, b"new");
+        assert_eq!(store.admission(), Admission::Stalled);
+        assert!(save.is_urgent());
+        let (mut stalled_bytes, mut bytes) = (0, 0);
+        loop {
+            match save.step() {
+                Step::Write(piece) => bytes += piece.len(),
+                Step::Walk => {}
+                Step::End(keys) => break assert_eq!(keys, KEYS_COUNT as u64),
+            }
+            if store.admission() == Admission::Stalled {
+                stalled_bytes = bytes;
+            }
+        }
+        assert!(bytes > 2 * SNAPSHOT_WAITING_BYTES_MAX);
+        assert!(stalled_bytes > SNAPSHOT_WAITING_BYTES_MAX);
+        assert!(stalled_bytes < bytes - SNAPSHOT_WAITING_BYTES_MAX / 4);
+        drop(capturing);
+        write_all(&store, b"newer");
+        assert_eq!(store.admission(), Admission::Open);
+    }
+
+    #[test]
+    fn a_save_given_up_lets_writers_go_on() {
+        let log = Log::new(1, Lsn(0), Policy::Never, Duration::ZERO);
+        let (map, id) = (SlotMap::new(1), PartitionId(0));
+        let partition = Partition::new(map.slots(id));
+        let store = Store::owning_partition(map, id, partition, Some(Arc::new(log)));
+        let _ = store.visit(|home| home.with(id, Partition::begin_capture));
+        let capturing = Capturing { store: &store, id };
+        store.log().map(|log| log.hold_writers(true));
+        assert_eq!(store.admission(), Admission::Stalled);
+        drop(capturing);
+        assert_eq!(store.admission(), Admission::Open);
     }
 }

@@ -174,7 +174,7 @@ pub fn pexpiretime(call: &mut Call<'_>) -> Outcome {
 fn tell_deadline(call: &mut Call<'_>, tell: fn(u64, u64) -> u64) -> Outcome {
     const NO_KEY: i64 = -2;
     const NO_DEADLINE: i64 = -1;
-    let found = call.partition.find(call.db, call.args.at(1), call.now_ms);
+    let found = call.partition.peek(call.db, call.args.at(1), call.now_ms);
     let answer = match found {
         None => NO_KEY,
         Some(found) => match call.partition.keyspace(call.db).deadline(found) {

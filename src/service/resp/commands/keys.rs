@@ -18,14 +18,22 @@ pub fn del_one(call: &mut Call<'_>, index: usize) -> i64 {
     }
 }
 
-/// `EXISTS key [key ...]` and `TOUCH`, one key of it; a key given twice counts twice.
+/// `EXISTS key [key ...]`, one key of it; a key given twice counts twice.
 pub fn exists_one(call: &mut Call<'_>, index: usize) -> i64 {
+    let is_there = call.partition.peek(call.db, call.args.at(index), call.now_ms).is_some();
+    let stats = &mut call.partition.stats;
+    *if is_there { &mut stats.hits } else { &mut stats.misses } += 1;
+    i64::from(is_there)
+}
+
+/// `TOUCH key [key ...]`, one key of it.
+pub fn touch_one(call: &mut Call<'_>, index: usize) -> i64 {
     i64::from(call.partition.read(call.db, call.args.at(index), call.now_ms).is_some())
 }
 
 /// `TYPE key`.
 pub fn type_of(call: &mut Call<'_>) -> Outcome {
-    let found = call.partition.find(call.db, call.args.at(1), call.now_ms);
+    let found = call.partition.peek(call.db, call.args.at(1), call.now_ms);
     let keyspace = call.partition.keyspace(call.db);
     call.reply.simple(found.map_or("none", |found| keyspace.value(found).type_name()));
     Ok(())
@@ -132,7 +140,7 @@ pub fn object(call: &mut Call<'_>) -> Outcome {
         let name = String::from_utf8_lossy(what).to_ascii_lowercase();
         return Err(Refusal::arity(&format!("object|{name}")));
     };
-    let Some(found) = call.partition.find(call.db, key, call.now_ms) else {
+    let Some(found) = call.partition.peek(call.db, key, call.now_ms) else {
         call.reply.null();
         return Ok(());
     };
@@ -142,14 +150,19 @@ pub fn object(call: &mut Call<'_>) -> Outcome {
     } else if is(what, "REFCOUNT") {
         call.reply.integer(1);
     } else if is(what, "IDLETIME") {
-        // Accesses are not dated: there is no eviction by age that would need it.
-        call.reply.integer(0);
+        let idle_ms = call.partition.idle_ms(call.db, found).ok_or(Refusal::Fixed(
+            "ERR An LFU maxmemory policy is selected, idle time not tracked. \
+             Please note that when switching between policies at runtime LRU and LFU data \
+             will take some time to adjust.",
+        ))?;
+        call.reply.integer((idle_ms / 1000) as i64);
     } else {
-        return Err(Refusal::Fixed(
+        let frequency = call.partition.frequency(call.db, found).ok_or(Refusal::Fixed(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
              Please note that when switching between policies at runtime LRU and LFU data \
              will take some time to adjust.",
-        ));
+        ))?;
+        call.reply.integer(i64::from(frequency));
     }
     Ok(())
 }
@@ -170,7 +183,7 @@ pub fn memory(call: &mut Call<'_>) -> Outcome {
         }
         _ => return Err(Refusal::SYNTAX),
     }
-    match call.partition.find(call.db, key, call.now_ms) {
+    match call.partition.peek(call.db, key, call.now_ms) {
         None => call.reply.null(),
         Some(found) => {
             let bytes = call.partition.keyspace(call.db).bytes_of(found);

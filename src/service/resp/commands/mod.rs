@@ -7,6 +7,7 @@ pub mod expiry;
 pub mod introspection;
 pub mod keys;
 pub mod numbers;
+pub mod persistence;
 pub mod scan;
 pub mod server;
 pub mod strings;
