@@ -124,8 +124,8 @@ impl Driver {
     /// what it owns.
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, (Errno, Op)> {
         if self.is_full() {
-            // The descriptor of a `Close` is closed here. What is known of its number would be taken
-            // for its next owner's.
+            // The descriptor of a `Close` is closed here. What is known of its number would be
+            // taken for its next owner's.
             let Op::Close { descriptor } = op else { return Err((Errno(libc::ENFILE), op)) };
             self.release(descriptor.as_raw_fd());
             match &mut *self.backend {
