@@ -13,6 +13,8 @@ mod floor;
 mod load;
 mod peers;
 mod report;
+mod scratch;
+mod stored;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -35,6 +37,10 @@ enum Command {
     Compare(compare::Arguments),
     /// Measure a disk by depth and block size, on every engine.
     Disk(disk::Arguments),
+    /// Measure how fast a server is back after a crash.
+    Recovery(stored::recovery::Arguments),
+    /// Measure what a snapshot costs those who read meanwhile, and in memory.
+    Snapshot(stored::snapshot::Arguments),
     /// Drive a server with checked requests and report rate, latency and errors.
     Load(load::command::Arguments),
     /// Serve as a bare loop without any runtime: the limit that a runtime is measured against.
@@ -52,6 +58,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Disk(arguments) => disk::run(arguments),
+        Command::Recovery(arguments) => stored::recovery::run(arguments),
+        Command::Snapshot(arguments) => stored::snapshot::run(arguments),
         Command::Load(arguments) => load::command::run_command(arguments),
         Command::Floor(arguments) => floor::run(arguments),
         Command::Peer(arguments) => peers::run(arguments),

@@ -19,7 +19,7 @@ use crate::store::directory::{DataDirectory, Missing};
 use crate::store::memory::Limit;
 use crate::store::recovery;
 use crate::store::saving::{Saved, Saving, Schedule};
-use crate::store::snapshot::{self, Folder, Keeping};
+use crate::store::snapshot::{self, Keeping};
 use crate::store::storage::Storage;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
@@ -71,6 +71,7 @@ impl Stores {
         if let Some(path) = &settings.data {
             let opened = DataDirectory::open(path, Missing::Create)?;
             let recovered = recovery::recover(&opened, map)?;
+            keeping = Some(Keeping::of(&recovered));
             partitions = recovered.partitions;
             let last = log::Lsn(recovered.start.next.lsn.0 - 1);
             let log = Log::new(count, last, settings.fsync, settings.fsync_interval);
@@ -87,11 +88,6 @@ impl Stores {
             let saving = Arc::new(Saving::new(settings.snapshots, last));
             let took = recovered.figures.duration;
             storage = Some(Arc::new(Storage::new(path, Arc::clone(&log), saving, took)));
-            keeping = Some(Keeping {
-                folder: Folder { path: opened.path().to_owned(), id: opened.id() },
-                snapshots: recovered.snapshots,
-                log_bytes: recovered.start.kept.iter().map(|segment| segment.bytes).sum(),
-            });
             directory = Some(Arc::new(opened));
             journalist = Some(Journalist { log, start: recovered.start, settings: writer });
         }

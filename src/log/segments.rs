@@ -165,6 +165,7 @@ impl Segments {
             let growth = missing.max(GROWTH_BYTES).next_multiple_of(ALIGNMENT_BYTES as u64);
             allocate(&self.file, self.end, growth).await?;
             self.end += growth;
+            self.count();
         }
         Ok(is_last && has_successor)
     }

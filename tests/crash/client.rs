@@ -1,13 +1,15 @@
 //! A client that writes and knows what was acknowledged, and that judges what is there afterwards.
 //!
 //! Invariant: a state is right when it is exactly the one after some prefix of the client's
-//! operations that is no shorter than what must have survived.
+//! operations that is no shorter than what must have survived; of the commands that were sent
+//! together last, see `explain.rs`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::explain::{Command, explain};
 use super::model::Model;
 use super::operation::{Draw, Operation};
 use super::resp::{Connection, Reply};
@@ -23,6 +25,8 @@ enum Fate {
 
 struct Entry {
     sequence: u64,
+    /// Those sent together have the number of the first.
+    batch: u64,
     operation: Operation,
     fate: Fate,
 }
@@ -111,10 +115,10 @@ impl Client {
         connection: &mut Connection,
         count: u64,
     ) -> Result<bool, String> {
-        let first = self.entries.len();
+        let (first, batch) = (self.entries.len(), self.next);
         for _ in 0..count {
             let operation = self.draw.next();
-            self.push(operation, connection);
+            self.push(operation, batch, connection);
         }
         if connection.send().is_err() {
             return Ok(false);
@@ -136,11 +140,11 @@ impl Client {
     }
 
     /// Adds an operation to what is sent next.
-    fn push(&mut self, operation: Operation, connection: &mut Connection) {
+    fn push(&mut self, operation: Operation, batch: u64, connection: &mut Connection) {
         let sequence = self.next;
         self.next += 1;
         connection.push(&operation.command(self.id, sequence));
-        self.entries.push(Entry { sequence, operation, fate: Fate::Sent });
+        self.entries.push(Entry { sequence, batch, operation, fate: Fate::Sent });
     }
 
     /// Notes what became of an operation; false when the client stops.
@@ -213,15 +217,18 @@ impl Client {
             }
         }
         let floor = self.floor(floor, seen);
-        let Some(prefix) = prefix else { return Err(self.tell_torn(&found, floor)) };
-        if prefix < floor {
-            return Err(self.tell_lost(prefix, floor));
-        }
         let is_acknowledged = |entry: &&Entry| matches!(entry.fate, Fate::Acknowledged(_));
         let is_open = |entry: &&Entry| entry.fate == Fate::Sent;
-        let verdict = Verdict {
-            unacknowledged: self.entries[..prefix].iter().filter(is_open).count(),
-            lost: self.entries[prefix..].iter().filter(is_acknowledged).count(),
+        let verdict = match prefix {
+            Some(prefix) if prefix >= floor => Verdict {
+                unacknowledged: self.entries[..prefix].iter().filter(is_open).count(),
+                lost: self.entries[prefix..].iter().filter(is_acknowledged).count(),
+            },
+            _ => match (self.explain_last(&found, floor, seen), prefix) {
+                (Some(verdict), _) => verdict,
+                (None, Some(prefix)) => return Err(self.tell_lost(prefix, floor)),
+                (None, None) => return Err(self.tell_torn(&found, floor)),
+            },
         };
         self.start = found;
         self.now = self.start.clone();
@@ -229,15 +236,55 @@ impl Client {
         Ok(verdict)
     }
 
+    /// Looks for a batch of which some have been done, and nothing behind it.
+    fn explain_last(&self, found: &Model, floor: usize, seen: Option<u64>) -> Option<Verdict> {
+        let mut model = self.start.clone();
+        let mut first = 0;
+        for batch in self.entries.chunk_by(|one, other| one.batch == other.batch) {
+            let last = first + batch.len();
+            if batch.len() > 1 && last >= floor {
+                let commands: Vec<Command<'_>> = (first..last)
+                    .map(|index| (&self.entries[index], index < floor))
+                    .filter(|(entry, _)| entry.fate != Fate::Refused)
+                    .map(|(entry, is_certain)| Command {
+                        sequence: entry.sequence,
+                        operation: &entry.operation,
+                        is_certain: is_certain && entry.fate != Fate::Sent
+                            || seen == Some(entry.sequence),
+                    })
+                    .collect();
+                if let Some(done) = explain(self.id, model.clone(), &commands, found) {
+                    let is_acknowledged = |it: &&Entry| matches!(it.fate, Fate::Acknowledged(_));
+                    let lost = self.entries[first..].iter().filter(is_acknowledged).count();
+                    let unacknowledged = done.saturating_sub(lost);
+                    return Some(Verdict { unacknowledged, lost: lost.saturating_sub(done) });
+                }
+            }
+            for entry in batch.iter().filter(|entry| entry.fate != Fate::Refused) {
+                model.apply(self.id, entry.sequence, &entry.operation);
+            }
+            first = last;
+        }
+        None
+    }
+
     fn tell_lost(&self, prefix: usize, floor: usize) -> String {
         let is_acknowledged = |entry: &&Entry| matches!(entry.fate, Fate::Acknowledged(_));
         let lost = self.entries[prefix..floor].iter().filter(is_acknowledged).count();
         let first = self.told(prefix);
         let last = self.told(floor - 1);
+        let times = self.entries[prefix..].iter().filter_map(|entry| match entry.fate {
+            Fate::Acknowledged(at) => Some(at),
+            _ => None,
+        });
+        let ages: Vec<u128> = times.map(|at| at.elapsed().as_millis()).collect();
         format!(
-            "client {}: {lost} acknowledged operations are lost, from {first} to {last}, of {}",
+            "client {}: {lost} acknowledged operations are lost, from {first} to {last}, of {}; \
+             acknowledged {:?} to {:?} ms ago",
             self.id,
-            self.entries.len()
+            self.entries.len(),
+            ages.first(),
+            ages.last()
         )
     }
 
@@ -259,6 +306,8 @@ impl Client {
         if self.entries.is_empty() {
             nearest.2 = model.differences(found);
         }
+        let open = self.entries.iter().enumerate().filter(|(_, entry)| entry.fate == Fate::Sent);
+        let open: Vec<String> = open.take(40).map(|(index, _)| self.told(index)).collect();
         let shown = nearest.2.iter().take(8).cloned().collect::<Vec<_>>().join("\n  ");
         let (first, last) = match (self.entries.first(), self.entries.last()) {
             (Some(first), Some(last)) => (first.sequence, last.sequence),
@@ -266,8 +315,12 @@ impl Client {
         };
         format!(
             "client {}: this is the state after no prefix of its operations ({first} to {last}, \
-             {floor} must be there); nearest is operation {}, with {} differences:\n  {shown}",
-            self.id, nearest.1, nearest.0
+             {floor} must be there); nearest is operation {}, with {} differences:\n  {shown}\n\
+             nobody knows of: {}",
+            self.id,
+            nearest.1,
+            nearest.0,
+            open.join(", ")
         )
     }
 }

@@ -25,7 +25,7 @@ fn client() -> (Client, Vec<Model>) {
         model.apply(client.id, sequence, &operation);
         let at = Fate::Acknowledged(began + Duration::from_millis(index as u64));
         let fate = if index < ACKNOWLEDGED { at } else { Fate::Sent };
-        client.entries.push(Entry { sequence, operation, fate });
+        client.entries.push(Entry { sequence, batch: sequence, operation, fate });
         states.push(model.settled());
     }
     (client, states)
@@ -64,22 +64,75 @@ fn an_acknowledged_operation_that_is_missing_is_found() {
     assert!(error.unwrap_err().contains("acknowledged operations are lost"));
 }
 
+/// The states after all but one of the first so many operations, for each that makes a difference.
+fn with_one_left_out(
+    client: &Client,
+    range: std::ops::Range<usize>,
+    states: &[Model],
+) -> Vec<Model> {
+    let without = |left_out: usize| {
+        let mut model = Model::default();
+        for (index, entry) in client.entries[..range.end].iter().enumerate() {
+            if index != left_out {
+                model.apply(client.id, entry.sequence, &entry.operation);
+            }
+        }
+        model.settled()
+    };
+    let is_new = |model: &Model| states.iter().all(|state| state.mark() != model.mark());
+    range.clone().map(without).filter(is_new).collect()
+}
+
 #[test]
 fn an_operation_that_is_missing_in_the_middle_is_found() {
-    let (mut client, _) = client();
-    let mut model = Model::default();
-    for (index, entry) in client.entries.iter().enumerate().take(ACKNOWLEDGED) {
-        let is_left_out = index == ACKNOWLEDGED / 2;
-        if is_left_out {
-            assert!(!model.values.is_empty());
-        } else {
-            model.apply(client.id, entry.sequence, &entry.operation);
-        }
+    let (first, states) = client();
+    let wrong = with_one_left_out(&first, ACKNOWLEDGED - 20..ACKNOWLEDGED, &states);
+    assert!(wrong.len() > 5, "{}", wrong.len());
+    for found in wrong {
+        let (mut client, _) = client();
+        let error = client.judge(found, Floor::Acknowledged, None).unwrap_err();
+        assert!(error.contains("no prefix"), "{error}");
     }
-    // A counter that was never written to since shows it in any case.
-    model.apply(client.id, 1, &Operation::Add { key: 12, amount: 1 });
-    let error = client.judge(model.settled(), Floor::Acknowledged, None).unwrap_err();
-    assert!(error.contains("no prefix"), "{error}");
+}
+
+#[test]
+fn commands_sent_together_may_be_done_in_any_order_that_keeps_each_keys() {
+    let together = |batch: u64| {
+        let (mut client, states) = client();
+        for entry in &mut client.entries[ACKNOWLEDGED..] {
+            entry.batch = batch;
+        }
+        client.entries.truncate(ACKNOWLEDGED + 6);
+        (client, states)
+    };
+    let (mut client, _) = together(1);
+    let add = |key, amount| Operation::Add { key, amount };
+    let operations = [add(12, 1), add(13, 1), add(12, 10), add(14, 1), add(13, 10), add(15, 1)];
+    for (entry, operation) in client.entries[ACKNOWLEDGED..].iter_mut().zip(operations) {
+        entry.operation = operation;
+    }
+    let state = |done: &[usize]| {
+        let mut model = Model::default();
+        for (index, entry) in client.entries.iter().enumerate() {
+            if index < ACKNOWLEDGED || done.contains(&(index - ACKNOWLEDGED)) {
+                model.apply(client.id, entry.sequence, &entry.operation);
+            }
+        }
+        model.settled()
+    };
+    let judge = |done: &[usize], seen: Option<usize>| {
+        let (mut other, _) = together(1);
+        for (entry, known) in other.entries.iter_mut().zip(&client.entries) {
+            entry.operation = known.operation.clone();
+        }
+        let seen = seen.map(|index| client.entries[ACKNOWLEDGED + index].sequence);
+        other.judge(state(done), Floor::Acknowledged, seen)
+    };
+    let open = |unacknowledged| Verdict { unacknowledged, lost: 0 };
+    assert_eq!(judge(&[1, 3, 5], None), Ok(open(3)));
+    assert_eq!(judge(&[1, 3, 4], Some(4)), Ok(open(3)));
+    assert!(judge(&[1, 2], None).is_err(), "the second of key 12 without the first");
+    assert!(judge(&[1, 3], Some(0)).is_err(), "somebody has read the first");
 }
 
 #[test]

@@ -119,7 +119,11 @@ impl Campaign {
         self.report.recoveries.push(server.age());
         match self.compare(&server) {
             Ok(()) => Ok(server),
-            Err(error) => Err(format!("{error}\nlog:\n{}", server.log())),
+            Err(error) => {
+                let ended = self.ended.map_or(0, |(at, _)| at.elapsed().as_millis());
+                let log = server.log();
+                Err(format!("{error}\nit was ended {ended} ms ago\nlog:\n{log}"))
+            }
         }
     }
 

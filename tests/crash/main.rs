@@ -7,6 +7,7 @@
 
 mod client;
 mod cycle;
+mod explain;
 mod failing_disk;
 #[path = "../faults/mod.rs"]
 mod faults;

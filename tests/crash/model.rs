@@ -50,6 +50,12 @@ impl Model {
         Self::of(values.map(|(key, value)| (*key, value.clone())).collect())
     }
 
+    /// Whether a key holds the same in another state, once all near deadlines have passed.
+    pub(crate) fn agrees(&self, key: Key, found: &Self) -> bool {
+        let stays = |value: &&Value| !matches!(value.deadline, Deadline::Near(_));
+        self.values.get(&key).filter(stays) == found.values.get(&key).filter(stays)
+    }
+
     fn put(&mut self, key: Key, value: Value) {
         self.mark ^= mark_of(key, &value);
         if let Some(before) = self.values.insert(key, value) {
@@ -141,8 +147,10 @@ impl Model {
         let differs = |key: &&Key| expected.get(*key) != found.get(*key);
         keys.filter(differs)
             .map(|key| {
-                let (expected, found) = (told(expected.get(key)), told(found.get(key)));
-                format!("key {key}: expected {expected}, found {found}")
+                let (expected, found) = (expected.get(key), found.get(key));
+                let at = first_difference(expected, found);
+                let (expected, found) = (told(expected), told(found));
+                format!("key {key}: expected {expected}, found {found}, first differing at {at}")
             })
             .collect()
     }
@@ -155,6 +163,13 @@ fn mark_of(key: Key, value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     (key, value).hash(&mut hasher);
     hasher.finish()
+}
+
+fn first_difference(one: Option<&Value>, other: Option<&Value>) -> usize {
+    let bytes = |value: Option<&Value>| value.map_or(Vec::new(), |value| value.bytes.clone());
+    let (one, other) = (bytes(one), bytes(other));
+    let at = one.iter().zip(&other).position(|(one, other)| one != other);
+    at.unwrap_or(one.len().min(other.len()))
 }
 
 fn told(value: Option<&Value>) -> String {

@@ -72,6 +72,20 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 impl Operation {
+    /// The keys that it is about.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        match *self {
+            Self::Set { key, .. }
+            | Self::Expire { key, .. }
+            | Self::Add { key, .. }
+            | Self::Append { key, .. }
+            | Self::Write { key, .. } => vec![key],
+            Self::SetTogether { .. } => TOGETHER.collect(),
+            Self::Delete { ref keys } => keys.clone(),
+            Self::Rename { from, to } => vec![from, to],
+        }
+    }
+
     /// The command, as words.
     pub(crate) fn command(&self, client: usize, sequence: u64) -> Vec<Vec<u8>> {
         let text = |word: &str| word.as_bytes().to_vec();

@@ -43,7 +43,7 @@ pub(crate) struct Setup {
 }
 
 /// Small segments and frequent snapshots: every cycle rotates and trims.
-const SMALL_STORE: &str = "segment_size = \"1MiB\"\n";
+const SMALL_STORE: &str = "segment_size = \"1MiB\"\nsnapshot_log_size = \"3MiB\"\n";
 
 impl Setup {
     pub(crate) fn new(program: Program, fsync: Fsync, folder: PathBuf) -> Self {

@@ -2,12 +2,14 @@
 //!
 //! Invariant: a contender's name is unique; reports and targets find rows by it.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use clap::ValueEnum;
 
-use super::workload::Service;
+use super::site::{FILES, KV_BYTES, KV_PATH, Site};
+use super::workload::{Durability, Service};
 use crate::failure::Failure;
 use crate::{floor, peers};
 
@@ -52,7 +54,7 @@ pub(crate) enum Contender {
     Floor(floor::Engine),
     /// Another runtime.
     Peer(peers::Name),
-    /// redis-server without persistence.
+    /// redis-server; without persistence, but for what is to be stored.
     Redis,
     /// nginx with one worker.
     Nginx,
@@ -60,27 +62,8 @@ pub(crate) enum Contender {
     Fio,
 }
 
-/// Where the programs are and what they may use.
-#[derive(Debug)]
-pub(crate) struct Site {
-    /// The daemon.
-    pub(crate) annulus: PathBuf,
-    /// This program, for floors and echo servers.
-    pub(crate) bench: PathBuf,
-    /// A directory of this run for configurations, logs and files to serve.
-    pub(crate) directory: PathBuf,
-    /// Where the file of the disk workloads is made.
-    pub(crate) disk: PathBuf,
-}
-
-/// The name under [`Site::directory`] of what HTTP servers serve.
-pub(crate) const FILES: &str = "files";
-/// The file that is fetched, and its size.
-pub(crate) const FILE_NAME: &str = "1k.bin";
-pub(crate) const FILE_BYTES: usize = 1024;
-/// The key that is fetched over HTTP, and the size of its value.
-pub(crate) const KV_PATH: &str = "/kv/bench";
-pub(crate) const KV_BYTES: usize = 64;
+/// The daemon's configuration where it stores: what is measured is the log, or one snapshot.
+const NO_SNAPSHOTS: &str = "[store]\nsnapshot_log_size = \"0B\"\nsnapshot_every = \"0s\"\n";
 
 impl Contender {
     /// The name in tables, logs and targets.
@@ -107,17 +90,18 @@ impl Contender {
             }
             Contender::Peer(_) => service == Service::Echo,
             Contender::Fio => service == Service::Disk,
-            Contender::Redis => service == Service::Resp,
+            Contender::Redis => matches!(service, Service::Resp | Service::Stored(_)),
             Contender::Nginx => service == Service::Http,
         }
     }
 
-    /// The command that makes it serve `service` on 127.0.0.1:`port`.
+    /// The command that makes it serve `service` on 127.0.0.1:`port`, with what it stores in `data`.
     pub(crate) fn command(
         self,
         service: Service,
         port: u16,
         site: &Site,
+        data: Option<&Path>,
     ) -> Result<Command, Failure> {
         let address = format!("127.0.0.1:{port}");
         let mut command = match self {
@@ -126,7 +110,7 @@ impl Contender {
                 command.args(["peer", "annulus", "--engine", engine.text(), "--listen", &address]);
                 command
             }
-            Contender::Annulus(engine) => daemon(engine, service, &address, site),
+            Contender::Annulus(engine) => daemon(engine, service, &address, site, data)?,
             Contender::Floor(engine) => {
                 let mut command = Command::new(&site.bench);
                 let protocol = if service == Service::Echo { "echo" } else { "resp" };
@@ -144,13 +128,7 @@ impl Contender {
                 command.args(["peer", name.text(), "--listen", &address]);
                 command
             }
-            Contender::Redis => {
-                let mut command = Command::new("redis-server");
-                let port = port.to_string();
-                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", ""]);
-                command.args(["--appendonly", "no", "--tcp-backlog", "4096"]);
-                command
-            }
+            Contender::Redis => redis(service, port, data),
             Contender::Nginx => nginx(port, &site.directory)?,
             Contender::Fio => return Err(Failure::Failed("fio is no server".into())),
         };
@@ -159,15 +137,56 @@ impl Contender {
     }
 }
 
-fn daemon(engine: Engine, service: Service, address: &str, site: &Site) -> Command {
+fn daemon(
+    engine: Engine,
+    service: Service,
+    address: &str,
+    site: &Site,
+    data: Option<&Path>,
+) -> Result<Command, Failure> {
     let (resp, http) = match service {
-        Service::Resp => (address, "off"),
+        Service::Resp | Service::Stored(_) => (address, "off"),
         _ => ("off", address),
     };
     let mut command = Command::new(&site.annulus);
-    command.args(["serve", "--engine", engine.text(), "--shards", "1", "--data", "none"]);
-    command.args(["--resp", resp, "--http", http, "--root"]);
-    command.arg(site.directory.join(FILES));
+    command.args(["serve", "--engine", engine.text(), "--shards", "1"]);
+    command.args(["--resp", resp, "--http", http, "--root"]).arg(site.directory.join(FILES));
+    command.arg("--data").arg(data.unwrap_or(Path::new("none")));
+    if let Service::Stored(durability) = service {
+        let fsync = match durability {
+            Durability::Always => "always",
+            Durability::Interval => "interval",
+            Durability::Never => "none",
+        };
+        let path = site.directory.join("annulus.toml");
+        fs::write(&path, NO_SNAPSHOTS).map_err(|error| Failure::failed("annulus.toml", error))?;
+        command.args(["--fsync", fsync, "--config"]).arg(path);
+    }
+    Ok(command)
+}
+
+/// redis-server, which like the daemon makes a snapshot only when it is told to.
+fn redis(service: Service, port: u16, data: Option<&Path>) -> Command {
+    let mut command = Command::new("redis-server");
+    let port = port.to_string();
+    command.args(["--port", &port, "--bind", "127.0.0.1", "--tcp-backlog", "4096", "--save", ""]);
+    match service {
+        Service::Stored(durability) => {
+            let fsync = match durability {
+                Durability::Always => "always",
+                Durability::Interval => "everysec",
+                Durability::Never => "no",
+            };
+            command.args(["--appendonly", "yes", "--appendfsync", fsync]);
+            command.args(["--auto-aof-rewrite-percentage", "0"]);
+        }
+        _ => {
+            command.args(["--appendonly", "no"]);
+        }
+    }
+    if let Some(data) = data {
+        command.arg("--dir").arg(data);
+    }
     command
 }
 
@@ -196,8 +215,8 @@ fn nginx(port: u16, directory: &Path) -> Result<Command, Failure> {
         files = files.display(),
     );
     let path = prefix.join("nginx.conf");
-    std::fs::create_dir_all(&prefix)
-        .and_then(|()| std::fs::write(&path, config))
+    fs::create_dir_all(&prefix)
+        .and_then(|()| fs::write(&path, config))
         .map_err(|error| Failure::failed("write nginx.conf", error))?;
     let mut command = Command::new("nginx");
     command.arg("-p").arg(&prefix).arg("-c").arg(&path).args(["-e", "stderr"]);

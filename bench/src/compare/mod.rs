@@ -6,13 +6,14 @@
 pub(crate) mod contender;
 pub(crate) mod cores;
 mod disk;
+mod durable;
 pub(crate) mod rounds;
-mod server;
+pub(crate) mod server;
+pub(crate) mod site;
 pub(crate) mod statistics;
 pub(crate) mod workload;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,13 +24,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::disk::fio;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::load::command::payload;
 use crate::report::Report;
 use crate::say;
+use crate::scratch::FileSystem;
 use crate::{affinity, floor, peers};
-use contender::{Contender, Engine, FILE_BYTES, FILE_NAME, FILES, Site, installed};
+use contender::{Contender, Engine, installed};
 use cores::Cores;
 use rounds::{Program, Results};
+use site::{RunDirectory, Site};
 use workload::{Case, Service, Workload};
 
 /// Measuring time of a run without `--peers` or `--window`: with starts and warm-ups it stays
@@ -47,7 +49,7 @@ pub(crate) struct Arguments {
     /// Engines of annulus.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "uring,epoll,threads")]
     engines: Vec<Engine>,
-    /// Workloads; all by default.
+    /// Workloads; by default all, but the durable ones only with `--peers`: they are about redis.
     #[arg(long, value_enum, value_delimiter = ',')]
     workloads: Vec<Workload>,
     /// Connections, instead of each workload's own.
@@ -83,9 +85,10 @@ pub(crate) struct Arguments {
     /// The end of the run's directory name, after the date.
     #[arg(long, default_value = "compare")]
     name: String,
-    /// A directory on the disk of the disk workloads: a file of 1 GiB is made there, and removed.
+    /// A directory on the disk that is measured: what servers store and a file of 1 GiB are made
+    /// there, and removed.
     #[arg(long, default_value = ".")]
-    disk: PathBuf,
+    dir: PathBuf,
     /// The daemon; by default the `annulus` beside this program.
     #[arg(long)]
     annulus: Option<PathBuf>,
@@ -108,7 +111,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     // Echo is served by this program; everything else by the daemon.
     let daemon_wanted = contenders.iter().any(|one| matches!(one, Contender::Annulus(_)))
         && plan.iter().any(|(service, _)| !matches!(service, Service::Echo | Service::Disk));
-    let site = site(&arguments, daemon_wanted, &directory.0)?;
+    let annulus = arguments.annulus.as_deref();
+    let site = Site::find(annulus, daemon_wanted, &directory, &arguments.dir)?;
+    let stores = plan.iter().any(|(service, _)| service.is_stored());
+    let disk = stores.then(|| FileSystem::of(&arguments.dir)).transpose()?;
     let environment = Environment::read();
     let windows = windows(&plan, &contenders, arguments.rounds());
     let window = arguments.window(windows)?;
@@ -118,6 +124,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let cores = Cores::split(1)?;
     say(format_args!("{:<13} {}", "cores", cores.line()));
+    if let Some(disk) = disk {
+        say(format_args!("{:<13} {} at {}", "data", disk.name(), arguments.dir.display()));
+    }
     say(format_args!(
         "{:<13} {} rounds of {:.2} s",
         "rounds",
@@ -149,7 +158,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     progress.finish_and_clear();
     affinity::pin(&all_cores)?;
-    let report = Report::new(environment, cores, window, arguments.rounds(), results);
+    let mut report = Report::new(environment, cores, window, arguments.rounds(), results);
+    if let Some(disk) = disk {
+        report.explain(durable::notes(disk));
+    }
     report.print(arguments.markdown, arguments.targets);
     let path = report.write(&arguments.output, &arguments.name)?;
     say(format_args!("\nwritten to {}", path.display()));
@@ -178,9 +190,12 @@ impl Arguments {
     }
 
     fn plan(&self) -> Vec<(Service, Vec<Case>)> {
-        let all = Workload::ALL;
-        let workloads = if self.workloads.is_empty() { &all[..] } else { &self.workloads };
-        workload::plan(workloads, &self.connections, self.payload, !self.quick)
+        let mut workloads = self.workloads.clone();
+        if workloads.is_empty() {
+            workloads.extend(Workload::ALL);
+            workloads.retain(|workload| self.peers || !workload.is_stored());
+        }
+        workload::plan(&workloads, &self.connections, self.payload, !self.quick)
     }
 
     /// Everybody who takes part, as far as installed and built in; says who is not.
@@ -271,52 +286,4 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
             .map_err(|error| Failure::failed("signals", error))?;
     }
     Ok(stop)
-}
-
-/// A directory of this run under the system's temporary one, removed with everything in it.
-struct RunDirectory(PathBuf);
-
-impl RunDirectory {
-    fn make() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("annulus-bench-{}", std::process::id()));
-        let files = path.join(FILES);
-        fs::create_dir_all(&files)
-            .and_then(|()| fs::write(files.join(FILE_NAME), payload(FILE_BYTES)))
-            .map_err(|error| Failure::failed(path.display(), error))?;
-        // nginx gives up root's rights before it reads files.
-        open_to_all(&path).map_err(|error| Failure::failed(path.display(), error))?;
-        Ok(Self(path))
-    }
-}
-
-fn open_to_all(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-}
-
-impl Drop for RunDirectory {
-    fn drop(&mut self) {
-        // Nothing in it is worth a message.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn site(arguments: &Arguments, daemon_wanted: bool, directory: &Path) -> Result<Site, Failure> {
-    let bench =
-        std::env::current_exe().map_err(|error| Failure::failed("find this program", error))?;
-    let beside = bench.with_file_name("annulus");
-    let annulus = arguments.annulus.clone().unwrap_or(beside);
-    if daemon_wanted && !annulus.is_file() {
-        return Err(Failure::usage(format!(
-            "no daemon at {}: run `cargo build --release` first, or name it with --annulus",
-            annulus.display()
-        )));
-    }
-    let disk = arguments.disk.clone();
-    Ok(Site { annulus: absolute(annulus), bench, directory: directory.to_owned(), disk })
-}
-
-/// Servers run in the run's directory, so a relative path would miss.
-fn absolute(path: PathBuf) -> PathBuf {
-    fs::canonicalize(&path).unwrap_or(path)
 }

@@ -10,17 +10,17 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 
-use super::contender::{Contender, Site};
+use super::contender::Contender;
 use super::cores::Cores;
 use super::server::Server;
+use super::site::Site;
 use super::workload::{self, Case, Pace, Service};
 use crate::failure::Failure;
 use crate::load::{self, Outcome, Settings, tally};
+use crate::scratch::Scratch;
 
 /// Connections that keep the cpu pool busy in the mixed workload.
 const HEAVY_CONNECTIONS: usize = 2;
-/// The mixed workload needs windows long enough for several heavy requests.
-const MIXED_WINDOW_MIN: Duration = Duration::from_millis(800);
 /// Open loops are paced at this part of what the slowest contender can do.
 const OPEN_LOOP_SHARE: f64 = 0.5;
 
@@ -94,41 +94,37 @@ pub(crate) fn run(
     // The cpu pool of the mixed workload gets a core beside the shard's, where there is one.
     let cores = Cores::split(if service == Service::Mixed { 2 } else { 1 })?;
     let mut results = Results::default();
-    let mut servers = Vec::new();
     for contender in contenders.iter().copied().filter(|one| one.serves(service)) {
-        let started = Server::start(contender, service, program.site, &cores.server, &cores.load)
-            .and_then(|server| {
-                workload::prepare(service, server.address, contender == Contender::Nginx)?;
-                Ok(server)
-            });
-        match started {
-            Ok(server) => servers.push(Some(server)),
-            Err(failure) => results.failures.push(failure.to_string()),
-        }
+        results.rows.extend(cases.iter().map(|case| Row {
+            contender,
+            case: *case,
+            rate: None,
+            samples: Vec::new(),
+        }));
     }
-    for server in servers.iter().flatten() {
-        for case in cases {
-            let row =
-                Row { contender: server.contender, case: *case, rate: None, samples: Vec::new() };
-            results.rows.push(row);
-        }
-    }
+    let mut berths = Vec::new();
     for round in 0..program.rounds {
+        if round == 0 || service.is_stored() {
+            // The old ones give back their disk first.
+            drop(berths);
+            berths = start_all(program, service, &cores, &mut results);
+        }
         for case in cases {
-            for turn in 0..servers.len() {
-                let slot = (turn + round) % servers.len();
-                let Some(server) = &mut servers[slot] else { continue };
-                match sample(program, server, case, &cores, &results.rows) {
-                    Ok((sample, rate)) => results.book(server.contender, case, sample, rate),
+            for turn in 0..berths.len() {
+                let slot = (turn + round) % berths.len();
+                let Some(berth) = &mut berths[slot] else { continue };
+                match berth.sample(program, case, &cores, &results.rows) {
+                    Ok((sample, rate)) => {
+                        results.book(berth.server.contender, case, sample, rate);
+                    }
                     Err(failure) if program.stop.load(Ordering::Relaxed) => {
                         return Err(failure);
                     }
                     Err(failure) => {
-                        let name = server.contender.name();
-                        results.failures.push(format!("{name}, {}: {failure}", case.name()));
-                        // A contender that fails once is out: half a row compares with nothing.
-                        results.rows.retain(|row| row.contender != server.contender);
-                        servers[slot] = None;
+                        let contender = berth.server.contender;
+                        let what = format!("{}, {}: {failure}", contender.name(), case.name());
+                        results.drop_out(contender, what);
+                        berths[slot] = None;
                     }
                 }
                 program.progress.inc(1);
@@ -138,7 +134,46 @@ pub(crate) fn run(
     Ok(results)
 }
 
+/// A running contender, and where it stores what it has to store.
+struct Berth {
+    // Ends before its directory goes.
+    server: Server,
+    data: Option<Scratch>,
+}
+
+/// Starts everybody who is still in, with what the workloads read.
+fn start_all(
+    program: &Program<'_>,
+    service: Service,
+    cores: &Cores,
+    results: &mut Results,
+) -> Vec<Option<Berth>> {
+    let mut contenders: Vec<Contender> = Vec::new();
+    for row in &results.rows {
+        if !contenders.contains(&row.contender) {
+            contenders.push(row.contender);
+        }
+    }
+    let mut berths = Vec::new();
+    for contender in contenders {
+        match Berth::start(program, contender, service, cores) {
+            Ok(berth) => berths.push(Some(berth)),
+            Err(failure) => {
+                results.drop_out(contender, failure.to_string());
+                berths.push(None);
+            }
+        }
+    }
+    berths
+}
+
 impl Results {
+    /// A contender that fails once is out: half a row compares with nothing.
+    fn drop_out(&mut self, contender: Contender, why: String) {
+        self.failures.push(why);
+        self.rows.retain(|row| row.contender != contender);
+    }
+
     pub(crate) fn book(
         &mut self,
         contender: Contender,
@@ -154,48 +189,61 @@ impl Results {
     }
 }
 
-/// One window of `case` on `server`, and the open loop's rate if it is one.
-fn sample(
-    program: &Program<'_>,
-    server: &mut Server,
-    case: &Case,
-    cores: &Cores,
-    rows: &[Row],
-) -> Result<(Sample, Option<f64>), Failure> {
-    let name = server.contender.name();
-    program.progress.set_message(format!("{name}: {} @{}", case.name(), case.connections));
-    let rate = rate(case, rows)?;
-    let mixed = case.fixed_rate().is_some();
-    let settings = Settings {
-        address: server.address,
-        work: case.work(server.address),
-        connections: case.connections,
-        pipeline: case.pipeline,
-        rate,
-        warmup: program.warmup,
-        duration: if mixed { program.window.max(MIXED_WINDOW_MIN) } else { program.window },
-        threads: cores.load.len(),
-        cores: cores.load.clone(),
-        spin: !cores.shared,
-        server: Some(server.process()),
-    };
-    let started = SystemTime::now();
-    let outcome = if case.pace == Pace::LightBesideHeavy {
-        beside_heavy(&settings, program.stop)
-    } else {
-        load::run(&settings, program.stop)
-    };
-    // A dead server explains more than the errors that its clients saw.
-    server.check_alive()?;
-    let outcome = outcome?;
-    if outcome.tally.errors.total() > 0 {
-        let details = outcome.tally.first_error.as_deref().unwrap_or("no details");
-        return Err(Failure::failed(outcome.tally.errors, details));
+impl Berth {
+    fn start(
+        program: &Program<'_>,
+        contender: Contender,
+        service: Service,
+        cores: &Cores,
+    ) -> Result<Self, Failure> {
+        let site = program.site;
+        let data = service.is_stored().then(|| Scratch::make(&site.disk)).transpose()?;
+        let path = data.as_ref().map(Scratch::path);
+        let server = Server::start(contender, service, site, path, cores)?;
+        workload::prepare(service, server.address, contender == Contender::Nginx)?;
+        Ok(Self { server, data })
     }
-    if outcome.requests == 0 {
-        return Err(Failure::Failed("no reply in the measured window".into()));
+
+    /// One window of `case`, and the open loop's rate if it is one.
+    fn sample(
+        &mut self,
+        program: &Program<'_>,
+        case: &Case,
+        cores: &Cores,
+        rows: &[Row],
+    ) -> Result<(Sample, Option<f64>), Failure> {
+        let server = &mut self.server;
+        let name = server.contender.name();
+        program.progress.set_message(format!("{name}: {} @{}", case.name(), case.connections));
+        if let Some(data) = &self.data {
+            data.settle()?;
+        }
+        let rate = rate(case, rows)?;
+        let settings = Settings {
+            address: server.address,
+            work: case.work(server.address),
+            connections: case.connections,
+            pipeline: case.pipeline,
+            rate,
+            warmup: program.warmup,
+            duration: program.window.max(case.window_min()),
+            threads: cores.load.len(),
+            cores: cores.load.clone(),
+            spin: !cores.shared,
+            server: Some(server.process()),
+        };
+        let started = SystemTime::now();
+        let outcome = if case.pace == Pace::LightBesideHeavy {
+            beside_heavy(&settings, program.stop)
+        } else {
+            load::run(&settings, program.stop)
+        };
+        // A dead server explains more than the errors that its clients saw.
+        server.check_alive()?;
+        let outcome = outcome?;
+        outcome.check()?;
+        Ok((Sample { started, outcome }, rate))
     }
-    Ok((Sample { started, outcome }, rate))
 }
 
 /// Runs the light load while another keeps the server's cpu pool busy.

@@ -5,14 +5,16 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::contender::{Contender, Site};
+use super::contender::Contender;
+use super::cores::Cores;
+use super::site::Site;
 use super::workload::Service;
 use crate::affinity;
 use crate::failure::Failure;
@@ -36,26 +38,26 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `contender` on `cores` and waits until it accepts. The calling thread is on
-    /// `own_cores` again afterwards.
+    /// Starts `contender` on the server's cores and waits until it accepts; what it stores goes to
+    /// `data`. The calling thread is on the load's cores afterwards.
     pub(crate) fn start(
         contender: Contender,
         service: Service,
         site: &Site,
-        cores: &[usize],
-        own_cores: &[usize],
+        data: Option<&Path>,
+        cores: &Cores,
     ) -> Result<Self, Failure> {
         let name = contender.name();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let log = site.directory.join(format!("{}.log", name.replace(' ', "-")));
         let output = File::create(&log).map_err(|error| Failure::failed("server log", error))?;
         let errors = output.try_clone().map_err(|error| Failure::failed("server log", error))?;
-        let mut command = contender.command(service, address.port(), site)?;
+        let mut command = contender.command(service, address.port(), site, data)?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A child inherits the mask of the thread that starts it.
-        affinity::pin(cores)?;
+        affinity::pin(&cores.server)?;
         let child = command.spawn();
-        affinity::pin(own_cores)?;
+        affinity::pin(&cores.load)?;
         let child = child.map_err(|error| {
             Failure::failed(format!("cannot start {}", command.get_program().display()), error)
         })?;
@@ -103,16 +105,30 @@ impl Server {
         }
     }
 
+    /// What it has said so far.
+    pub(crate) fn words(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Ends it as a crash would: nothing is written any more.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map(drop).map_err(|error| Failure::failed(self.contender.name(), error))
+    }
+
     fn last_words(&self) -> String {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let start = log.len().saturating_sub(LOG_BYTES_SHOWN);
-        let words = String::from_utf8_lossy(&log[start..]).trim().to_owned();
+        let words = self.words();
+        let start = words.ceil_char_boundary(words.len().saturating_sub(LOG_BYTES_SHOWN));
+        let words = words[start..].trim().to_owned();
         if words.is_empty() { "it said nothing".into() } else { words }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
         // SIGTERM first: nginx's master has to end its worker.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let deadline = Instant::now() + END_TIMEOUT;

@@ -5,10 +5,11 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::contender::{FILE_NAME, KV_BYTES, KV_PATH};
+use super::site::{FILE_BYTES, FILE_NAME, KV_BYTES, KV_PATH};
 use crate::failure::Failure;
 use crate::load::command::payload;
 use crate::load::exchange::{HttpRequest, Operation, Values, Work};
@@ -22,6 +23,12 @@ const VALUE_BYTES: usize = 64;
 const LIGHT_RATE: f64 = 2_000.0;
 /// The body of a heavy request: what is to be digested.
 const HEAVY_BODY_BYTES: usize = 16;
+/// Of several numbers of connections these get an open loop.
+const OPEN_LOOP_CONNECTIONS: [usize; 2] = [50, 64];
+/// What is durable within a second needs windows that hold a sync.
+const INTERVAL_WINDOW_MIN: Duration = Duration::from_millis(1500);
+/// The mixed workload needs windows long enough for several heavy requests.
+const MIXED_WINDOW_MIN: Duration = Duration::from_millis(800);
 /// Where heavy requests go.
 const HEAVY_PATH: &str = "/compute/digest";
 
@@ -35,6 +42,31 @@ pub(crate) enum Service {
     Mixed,
     /// A file, without a server.
     Disk,
+    /// Redis commands with a log on a disk; servers are new in every round.
+    Stored(Durability),
+}
+
+/// When a write is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Before its reply.
+    Always,
+    /// Within a second.
+    Interval,
+    /// When the kernel gets to it.
+    Never,
+}
+
+impl Service {
+    /// Whether servers keep what they serve on a disk.
+    pub(crate) fn is_stored(self) -> bool {
+        matches!(self, Service::Stored(_))
+    }
+
+    /// Whether one core of the server's is meant to be what sets the rate, and not a disk.
+    pub(crate) fn wants_core(self) -> bool {
+        !matches!(self, Service::Disk | Service::Stored(_))
+    }
 }
 
 /// The workloads that can be chosen.
@@ -58,6 +90,12 @@ pub(crate) enum Workload {
     DiskWrite,
     /// A file of 1 GiB read in order, past the page cache.
     DiskScan,
+    /// SET without a disk: what the next two are to be seen beside, and part of any run of them.
+    MemorySet,
+    /// SET that is durable before its reply.
+    DurableSet,
+    /// SET that is durable within a second.
+    IntervalSet,
 }
 
 impl Workload {
@@ -66,7 +104,7 @@ impl Workload {
         [Workload::DiskRead, Workload::DiskWrite, Workload::DiskScan];
 
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Workload; 9] = [
+    pub(crate) const ALL: [Workload; 12] = [
         Workload::Echo,
         Workload::Get,
         Workload::Set,
@@ -76,6 +114,9 @@ impl Workload {
         Workload::DiskRead,
         Workload::DiskWrite,
         Workload::DiskScan,
+        Workload::MemorySet,
+        Workload::DurableSet,
+        Workload::IntervalSet,
     ];
 
     /// What has to be served for it.
@@ -86,7 +127,15 @@ impl Workload {
             Workload::Kv | Workload::File => Service::Http,
             Workload::Mixed => Service::Mixed,
             Workload::DiskRead | Workload::DiskWrite | Workload::DiskScan => Service::Disk,
+            Workload::MemorySet => Service::Resp,
+            Workload::DurableSet => Service::Stored(Durability::Always),
+            Workload::IntervalSet => Service::Stored(Durability::Interval),
         }
+    }
+
+    /// Whether it is one of those that the reference in memory belongs to.
+    pub(crate) fn is_stored(self) -> bool {
+        self.service().is_stored()
     }
 
     /// Connections unless others are asked for: those of the targets. For a disk, operations under
@@ -99,6 +148,8 @@ impl Workload {
             Workload::Mixed => &[16],
             Workload::DiskRead => &[32],
             Workload::DiskWrite | Workload::DiskScan => &[4],
+            Workload::MemorySet => &[50],
+            Workload::DurableSet | Workload::IntervalSet => &[50, 500],
         }
     }
 
@@ -121,7 +172,15 @@ impl Workload {
             Workload::DiskRead => "disk read 4 KiB",
             Workload::DiskWrite => "disk write 1 MiB",
             Workload::DiskScan => "disk scan 1 MiB",
+            Workload::MemorySet => "SET in memory",
+            Workload::DurableSet => "SET durable always",
+            Workload::IntervalSet => "SET durable in 1 s",
         }
+    }
+
+    /// Whether its latency is looked at below saturation too.
+    fn has_open_loop(self) -> bool {
+        matches!(self, Workload::Echo | Workload::Get | Workload::Kv) || self.is_stored()
     }
 
     /// Bytes of one request, where the workload sets them.
@@ -181,6 +240,15 @@ impl Case {
         matches!(self.pace, Pace::LightAlone | Pace::LightBesideHeavy).then_some(LIGHT_RATE)
     }
 
+    /// The shortest window that says something about it.
+    pub(crate) fn window_min(&self) -> Duration {
+        match self.workload {
+            Workload::Mixed => MIXED_WINDOW_MIN,
+            Workload::IntervalSet => INTERVAL_WINDOW_MIN,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether the closed-loop rates of `other` set the pace of this open loop.
     pub(crate) fn is_paced_by(&self, other: &Case) -> bool {
         self.pace == Pace::HalfOfSlowest
@@ -198,10 +266,12 @@ impl Case {
             }
             Workload::Echo => Work::Echo { payload_bytes: self.payload_bytes },
             Workload::Get => Work::Resp { operation: Operation::Get, values: values() },
-            Workload::Set => Work::Resp { operation: Operation::Set, values: values() },
+            Workload::Set | Workload::MemorySet | Workload::DurableSet | Workload::IntervalSet => {
+                Work::Resp { operation: Operation::Set, values: values() }
+            }
             Workload::File => {
                 let path = format!("/files/{FILE_NAME}");
-                let expected = payload(super::contender::FILE_BYTES);
+                let expected = payload(FILE_BYTES);
                 Work::Http(Arc::new(HttpRequest::new("GET", &host, &path, b"", Some(expected))))
             }
             Workload::Kv | Workload::Mixed => {
@@ -226,7 +296,7 @@ fn values() -> Arc<Values> {
 /// Puts in what the workloads of `service` read. nginx answers `/kv` by itself (`fixed`).
 pub(crate) fn prepare(service: Service, address: SocketAddr, fixed: bool) -> Result<(), Failure> {
     match service {
-        Service::Resp => prepare::set_all(address, &values()),
+        Service::Resp | Service::Stored(_) => prepare::set_all(address, &values()),
         Service::Http | Service::Mixed if !fixed => {
             prepare::put(address, KV_PATH, &payload(KV_BYTES))
         }
@@ -242,7 +312,11 @@ pub(crate) fn plan(
     open_loop: bool,
 ) -> Vec<(Service, Vec<Case>)> {
     let mut groups: Vec<(Service, Vec<Case>)> = Vec::new();
-    for workload in Workload::ALL.into_iter().filter(|workload| workloads.contains(workload)) {
+    let stored = workloads.iter().any(|workload| workload.is_stored());
+    let chosen = |workload: &Workload| {
+        workloads.contains(workload) || (stored && *workload == Workload::MemorySet)
+    };
+    for workload in Workload::ALL.into_iter().filter(chosen) {
         let service = workload.service();
         if groups.last().is_none_or(|(last, _)| *last != service) {
             groups.push((service, Vec::new()));
@@ -268,9 +342,8 @@ pub(crate) fn plan(
             for pipeline in workload.pipelines() {
                 cases.push(case(connections, *pipeline, Pace::Closed));
             }
-            let usual = all.len() == 1 || connections == 64;
-            let read = matches!(workload, Workload::Echo | Workload::Get | Workload::Kv);
-            if open_loop && usual && read {
+            let usual = all.len() == 1 || OPEN_LOOP_CONNECTIONS.contains(&connections);
+            if open_loop && usual && workload.has_open_loop() {
                 cases.push(case(connections, 1, Pace::HalfOfSlowest));
             }
         }
@@ -286,7 +359,16 @@ mod tests {
     fn the_default_plan_holds_every_target() {
         let groups = plan(&Workload::ALL, &[], 64, true);
         let services: Vec<Service> = groups.iter().map(|(service, _)| *service).collect();
-        let expected = [Service::Echo, Service::Resp, Service::Http, Service::Mixed, Service::Disk];
+        let expected = [
+            Service::Echo,
+            Service::Resp,
+            Service::Http,
+            Service::Mixed,
+            Service::Disk,
+            Service::Resp,
+            Service::Stored(Durability::Always),
+            Service::Stored(Durability::Interval),
+        ];
         assert_eq!(services, expected);
         let names: Vec<String> = groups
             .iter()
@@ -315,8 +397,24 @@ mod tests {
                 "disk read 4 KiB @32",
                 "disk write 1 MiB @4",
                 "disk scan 1 MiB @4",
+                "SET in memory @50",
+                "SET durable always @50",
+                "SET durable always, open loop @50",
+                "SET durable always @500",
+                "SET durable in 1 s @50",
+                "SET durable in 1 s, open loop @50",
+                "SET durable in 1 s @500",
             ]
         );
+    }
+
+    #[test]
+    fn durable_workloads_bring_their_reference_with_them() {
+        let groups = plan(&[Workload::DurableSet], &[], 64, false);
+        let workloads: Vec<Workload> =
+            groups.iter().flat_map(|(_, cases)| cases).map(|case| case.workload).collect();
+        let expected = [Workload::MemorySet, Workload::DurableSet, Workload::DurableSet];
+        assert_eq!(workloads, expected);
     }
 
     #[test]

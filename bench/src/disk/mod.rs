@@ -19,7 +19,7 @@ use clap::Args;
 
 use self::file::TestFile;
 use self::job::{Job, Operation, Runner};
-use self::report::{Line, Report};
+use self::report::Line;
 use crate::compare::contender::{Engine, installed};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -95,13 +95,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(path) => TestFile::at(path, arguments.size)?,
         None => TestFile::in_directory(&arguments.dir, arguments.size)?,
     };
-    for (fact, value) in environment.lines() {
-        say(format_args!("{fact:<13} {value}"));
-    }
-    let mut report = Report::new(environment, core, &arguments);
-    for line in report.about() {
-        say(line);
-    }
+    let mut sheet = report::sheet(environment, core, &arguments);
+    sheet.introduce();
+    let mut lines = Vec::new();
     let runners = arguments.runners();
     for job in arguments.jobs(&file) {
         for runner in &runners {
@@ -112,16 +108,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
                 file.forget_cached()?;
             }
             match job.run(*runner, &[core]) {
-                Ok(outcome) => report.add(Line::new(&job, *runner, &outcome)),
-                Err(failure) => report.fail(format!("{}: {failure}", job.text())),
+                Ok(outcome) => lines.push(Line::new(&job, *runner, &outcome)),
+                Err(failure) => sheet.failures.push(format!("{}: {failure}", job.text())),
             }
         }
     }
     drop(file);
-    report.print(arguments.markdown);
-    let path = report.write(&arguments.output, &arguments.name)?;
+    sheet.table = report::table(&lines);
+    sheet.lines = lines.iter().map(|line| serde_json::json!(line)).collect();
+    sheet.print(arguments.markdown);
+    let path = sheet.write(&arguments.output, &arguments.name)?;
     say(format_args!("\nwritten to {}", path.display()));
-    report.verdict()
+    sheet.verdict()
 }
 
 impl Arguments {

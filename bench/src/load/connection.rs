@@ -58,6 +58,11 @@ impl Connection {
         self.flush()
     }
 
+    /// Whether the latency of the last request is of interest.
+    pub(super) fn last_counts(&self) -> bool {
+        self.exchange.last_counts()
+    }
+
     /// Goes on with what the socket did not take before.
     pub(super) fn flush(&mut self) -> Result<(), Broken> {
         while self.written < self.output.len() {

@@ -4,6 +4,7 @@
 //! clock of the run (warm-up, window, stop); workers own connections, one thread each.
 //! Invariant: requests and server CPU are read at the same two moments, so their ratio is honest.
 
+pub(crate) mod client;
 pub(crate) mod command;
 mod connection;
 pub(crate) mod exchange;
@@ -79,6 +80,18 @@ impl Outcome {
     /// Server CPU per request in microseconds.
     pub(crate) fn server_us(&self) -> Option<f64> {
         self.server_cpu_ns.map(|nanos| nanos as f64 / 1000.0 / self.requests.max(1) as f64)
+    }
+
+    /// A failure unless there were replies, and all of them right.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.tally.errors.total() > 0 {
+            let details = self.tally.first_error.as_deref().unwrap_or("no details");
+            return Err(Failure::failed(self.tally.errors, details));
+        }
+        if self.requests == 0 {
+            return Err(Failure::Failed("no reply in the measured window".into()));
+        }
+        Ok(())
     }
 
     /// The load generator's CPU per request in microseconds.

@@ -14,7 +14,7 @@ const BATCH_COMMANDS: u64 = 256;
 /// A server that takes longer for one batch has failed.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+pub(super) fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     let open = || -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&address, REPLY_TIMEOUT)?;
         stream.set_nodelay(true)?;

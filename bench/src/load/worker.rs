@@ -48,7 +48,7 @@ struct Lane {
     /// Closed loop: when the batch was sent.
     batch_at_ns: u64,
     /// Open loop: when each request in flight was meant to be sent.
-    intended: VecDeque<u64>,
+    intended: VecDeque<Option<u64>>,
 }
 
 /// Who decides when requests go out.
@@ -231,7 +231,7 @@ impl<'a> Worker<'a> {
             return;
         };
         let result = connection.request(1);
-        lane.intended.push_back(due_ns);
+        lane.intended.push_back(connection.last_counts().then_some(due_ns));
         lane.in_flight += 1;
         if let Err(broken) = result {
             return self.give_up(index, &broken);
@@ -300,8 +300,11 @@ impl<'a> Worker<'a> {
         lane.in_flight -= replies;
         if let Pace::Open { with_room, .. } = &mut self.pace {
             for reply in 0..replies {
-                let due = lane.intended.pop_front().unwrap_or(now);
-                if self.measuring && reply < verdict.good {
+                let due = lane.intended.pop_front().flatten();
+                if let Some(due) = due
+                    && self.measuring
+                    && reply < verdict.good
+                {
                     self.tally.record(now.saturating_sub(due), 1);
                 }
             }
@@ -357,7 +360,7 @@ impl<'a> Worker<'a> {
         let Pace::Open { backlog, .. } = &self.pace else {
             return;
         };
-        let in_flight = self.lanes.iter().flat_map(|lane| &lane.intended);
+        let in_flight = self.lanes.iter().flat_map(|lane| lane.intended.iter().flatten());
         for due in backlog.iter().chain(in_flight) {
             self.tally.record(now.saturating_sub(*due), 1);
             self.tally.unanswered += 1;

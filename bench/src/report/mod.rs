@@ -6,8 +6,9 @@
 mod logs;
 mod page;
 mod plot;
+pub(crate) mod sheet;
 pub(crate) mod table;
-mod targets;
+pub(crate) mod targets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,6 @@ use crate::compare::contender::{Contender, Engine};
 use crate::compare::cores::Cores;
 use crate::compare::rounds::{Results, Row};
 use crate::compare::statistics::Spread;
-use crate::compare::workload::Service;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::say;
@@ -117,7 +117,7 @@ impl Line {
             to_threads: relative_to(Engine::Threads),
             to_epoll: relative_to(Engine::Epoll),
             rounds: row.samples.iter().map(|sample| Round::of(&sample.outcome)).collect(),
-            wants_core: row.case.workload.service() != Service::Disk,
+            wants_core: row.case.workload.service().wants_core(),
         })
     }
 }
@@ -144,6 +144,7 @@ pub(crate) struct Report {
     rows: Vec<Row>,
     lines: Vec<Line>,
     targets: Vec<targets::Judged>,
+    method: Vec<String>,
     failures: Vec<String>,
 }
 
@@ -163,7 +164,13 @@ impl Report {
         rows.sort_by_key(|row| order.iter().position(|case| *case == row.case));
         let lines = rows.iter().filter_map(|row| Line::of(row, &rows)).collect();
         let targets = targets::judge(&rows);
-        Self { environment, cores, window, rounds, rows, lines, targets, failures }
+        let method = Vec::new();
+        Self { environment, cores, window, rounds, rows, lines, targets, method, failures }
+    }
+
+    /// Adds what has to be said about how it was measured.
+    pub(crate) fn explain(&mut self, notes: Vec<String>) {
+        self.method.extend(notes);
     }
 
     /// Prints the table, and the targets if asked for; losses and notes last, where they are seen.
@@ -191,7 +198,7 @@ impl Report {
 
     /// What a reader has to know beside the figures.
     fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.method.clone();
         if self.cores.shared {
             notes.push("server and load shared a core: compare with care".to_owned());
         }
@@ -255,6 +262,7 @@ impl Report {
             "window_seconds": self.window.as_secs_f64(),
             "lines": self.lines,
             "targets": self.targets,
+            "notes": self.notes(),
             "failures": self.failures,
         });
         format!("{value:#}\n")

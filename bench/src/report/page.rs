@@ -7,7 +7,7 @@ use std::fmt::Write;
 use super::table::{self, escape};
 use super::{Report, plot};
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--line:#8884;--bad:#c0392b}\
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:78rem;padding:0 1rem}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px;margin:1rem 0}\

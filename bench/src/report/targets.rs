@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::compare::contender::{Contender, Engine};
-use crate::compare::rounds::Row;
+use crate::compare::rounds::{Row, Sample};
 use crate::compare::statistics::Spread;
 use crate::compare::workload::{Pace, Workload};
 use crate::{floor, peers};
@@ -43,6 +43,13 @@ const HTTP: [(Workload, f64); 2] = [(Workload::Kv, 0.80), (Workload::File, 0.75)
 const DISK_CPU: [(Contender, f64); 2] = [(FIO, 1.15), (TOKIO, 0.35)];
 /// Rates of the disk workloads relative to fio.
 const DISK_RATE: f64 = 0.95;
+/// Durable SETs relative to redis: rates, CPU, p99 with a sync before each reply; CPU and p99.9
+/// with a sync each second.
+const ALWAYS_RATE: f64 = 1.10;
+const ALWAYS_CPU: f64 = 0.95;
+const ALWAYS_P99: f64 = 0.90;
+const INTERVAL_CPU: f64 = 0.90;
+const INTERVAL_P99_9: f64 = 1.00;
 /// p99 of light requests beside argon2, relative to the same alone.
 const LIGHT_P99: f64 = 1.5;
 
@@ -86,9 +93,41 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
+    /// A target of `ours` against `theirs`.
+    pub(crate) fn new(
+        workload: impl Into<String>,
+        connections: usize,
+        ours: impl Into<String>,
+        theirs: impl Into<String>,
+        bound: Bound,
+        measured: Option<Spread>,
+    ) -> Self {
+        let (workload, ours, theirs) = (workload.into(), ours.into(), theirs.into());
+        Self { workload, connections, ours, theirs, bound, measured }
+    }
+
     /// Whether the target was met; `None` if it was not measured.
     pub(super) fn is_met(&self) -> Option<bool> {
         self.measured.map(|ratio| self.bound.holds(ratio.median))
+    }
+}
+
+/// A part of the replies that came sooner.
+#[derive(Clone, Copy)]
+struct Percentile {
+    name: &'static str,
+    quantile: f64,
+}
+
+const P99: Percentile = Percentile { name: "p99", quantile: 0.99 };
+const P99_9: Percentile = Percentile { name: "p99.9", quantile: 0.999 };
+
+impl Percentile {
+    /// That of every round, in nanoseconds.
+    fn of(self, row: &Row) -> Vec<f64> {
+        let of_sample =
+            |sample: &Sample| sample.outcome.tally.latency.value_at_quantile(self.quantile) as f64;
+        row.samples.iter().map(of_sample).collect()
     }
 }
 
@@ -146,14 +185,26 @@ impl Scene {
         }
     }
 
+    /// A percentile of `ours` relative to redis, at the same pace.
+    fn latency(self, rows: &[Row], pace: Pace, percentile: Percentile, max: f64) -> Judged {
+        let of = |contender| Some(percentile.of(self.row(rows, contender, pace)?));
+        let measured = of(URING)
+            .zip(of(Contender::Redis))
+            .and_then(|(ours, theirs)| Spread::of_ratios(&ours, &theirs));
+        let loop_name = if pace == Pace::Closed { "" } else { " open loop" };
+        Judged {
+            workload: format!("{},{loop_name} {}", self.workload.text(), percentile.name),
+            connections: self.connections,
+            ours: URING.name(),
+            theirs: Contender::Redis.name(),
+            bound: Bound::AtMost(max),
+            measured,
+        }
+    }
+
     /// p99 of light requests of `ours` beside heavy ones, relative to the same alone.
     fn p99(self, rows: &[Row], ours: Contender) -> Judged {
-        let p99 = |pace| -> Option<Vec<f64>> {
-            let samples = &self.row(rows, ours, pace)?.samples;
-            let p99 =
-                |latency: &hdrhistogram::Histogram<u64>| latency.value_at_quantile(0.99) as f64;
-            Some(samples.iter().map(|sample| p99(&sample.outcome.tally.latency)).collect())
-        };
+        let p99 = |pace| Some(P99.of(self.row(rows, ours, pace)?));
         let measured = p99(Pace::LightBesideHeavy)
             .zip(p99(Pace::LightAlone))
             .and_then(|(beside, alone)| Spread::of_ratios(&beside, &alone));
@@ -189,6 +240,7 @@ pub(super) fn judge(rows: &[Row]) -> Vec<Judged> {
     let scene = Scene { workload: Workload::Mixed, connections: 16, pipeline: 1 };
     judged.push(scene.p99(rows, URING));
     judged.extend(judge_disk(rows));
+    judged.extend(judge_stored(rows));
     judged
 }
 
@@ -201,6 +253,25 @@ fn judge_disk(rows: &[Row]) -> Vec<Judged> {
     let costs = DISK_CPU.map(|(theirs, max)| reads.cpu(rows, URING, theirs, max));
     let rates = Workload::DISK.map(|workload| scene(workload).rate(rows, URING, FIO, DISK_RATE));
     costs.into_iter().chain(rates).collect()
+}
+
+fn judge_stored(rows: &[Row]) -> Vec<Judged> {
+    let mut judged = Vec::new();
+    for connections in [50, 500] {
+        let always = Scene { workload: Workload::DurableSet, connections, pipeline: 1 };
+        judged.push(always.rate(rows, URING, Contender::Redis, ALWAYS_RATE));
+        judged.push(always.cpu(rows, URING, Contender::Redis, ALWAYS_CPU));
+        judged.push(always.latency(rows, Pace::Closed, P99, ALWAYS_P99));
+        let interval = Scene { workload: Workload::IntervalSet, ..always };
+        judged.push(interval.cpu(rows, URING, Contender::Redis, INTERVAL_CPU));
+        judged.push(interval.latency(rows, Pace::Closed, P99_9, INTERVAL_P99_9));
+        // Only the first has an open loop.
+        if connections == 50 {
+            judged.push(always.latency(rows, Pace::HalfOfSlowest, P99, ALWAYS_P99));
+            judged.push(interval.latency(rows, Pace::HalfOfSlowest, P99_9, INTERVAL_P99_9));
+        }
+    }
+    judged
 }
 
 #[cfg(test)]

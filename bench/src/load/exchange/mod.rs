@@ -10,6 +10,7 @@ mod resp;
 use std::sync::Arc;
 
 pub(crate) use http::Request as HttpRequest;
+pub(super) use resp::reply_len;
 pub(crate) use resp::{Operation, Values};
 
 /// The requests of a run, shared by all its connections.
@@ -77,6 +78,14 @@ impl Exchange {
                 Exchange::Resp(resp) => resp.write_request(output),
                 Exchange::Http(http) => http.write_request(output),
             }
+        }
+    }
+
+    /// Whether the latency of the request that was written last is of interest.
+    pub(super) fn last_counts(&self) -> bool {
+        match self {
+            Exchange::Resp(resp) => resp.last_counts(),
+            Exchange::Echo(_) | Exchange::Http(_) => true,
         }
     }
 
