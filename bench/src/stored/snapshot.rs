@@ -130,8 +130,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn notes() -> [String; 2] {
     [
-        "GETs in µs from the time they were due; one request in ten is a SET, which is not counted. \
-         During means that one save follows the other. Both sides sync their log once a second"
+        "GETs in µs from the time they were due; one request in ten is a SET, which is not \
+         counted. During means that one save follows the other. Both sides sync their log once a \
+         second"
             .to_owned(),
         "memory is PSS of the process with its children, in MiB: before the first save, and the \
          most during saves. The child that redis forks runs on the server's core, like everything \
