@@ -4,17 +4,22 @@
 use std::thread;
 use std::time::Duration;
 
+#[path = "resp/kept.rs"]
+mod kept;
 #[path = "resp/wire.rs"]
 mod wire;
 
 use self::wire::{Wire, encode, words};
 
-/// Makes each function a test on each engine.
+/// Makes each function a test on each engine, with a store in memory and with one that is kept.
 macro_rules! on_every_engine {
     ($($name:ident)*) => {
         mod uring { $(#[test] fn $name() { super::$name(super::Wire::annulus("uring")); })* }
         mod epoll { $(#[test] fn $name() { super::$name(super::Wire::annulus("epoll")); })* }
         mod threads { $(#[test] fn $name() { super::$name(super::Wire::annulus("threads")); })* }
+        mod uring_kept { $(#[test] fn $name() { super::$name(super::Wire::kept("uring")); })* }
+        mod epoll_kept { $(#[test] fn $name() { super::$name(super::Wire::kept("epoll")); })* }
+        mod threads_kept { $(#[test] fn $name() { super::$name(super::Wire::kept("threads")); })* }
     };
 }
 

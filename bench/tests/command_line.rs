@@ -246,3 +246,78 @@ fn senseless_disk_runs_are_usage_errors_and_touch_nothing() {
     assert_eq!(scratch.names(), ["precious"]);
     assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
 }
+
+fn redis_is_missing() -> bool {
+    let missing = Command::new("redis-server").arg("--version").output().is_err();
+    if missing {
+        eprintln!("skipped: redis-server is not installed");
+    }
+    missing
+}
+
+/// Runs a bench of stored data against redis alone, and returns what it wrote.
+fn runs_against_redis(command: &str, flags: &str) -> serde_json::Value {
+    let scratch = Scratch::new(&format!("{command}-run"));
+    let place = scratch.0.display();
+    let output = run(&format!(
+        "{command} --peers --only redis --rounds 2 --dir {place} --output {place}/runs {flags}"
+    ));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}{text}", complaint(&output));
+    assert!(text.contains("\nredis"), "{text}");
+    assert_eq!(scratch.names(), ["runs"], "what was stored is gone");
+    let runs = scratch.0.join("runs");
+    let directory = std::fs::read_dir(runs).unwrap().next().unwrap().unwrap().path();
+    let read = |ending: &str| {
+        std::fs::read_to_string(directory.join(format!("{command}.{ending}"))).unwrap()
+    };
+    assert!(read("md").contains("| redis |"));
+    assert!(read("html").contains("<td>redis</td>"));
+    serde_json::from_str(&read("json")).unwrap()
+}
+
+#[test]
+fn a_recovery_run_reports_how_long_each_round_took() {
+    if redis_is_missing() {
+        return;
+    }
+    let json = runs_against_redis("recovery", "--records 3000");
+    assert_eq!(json["lines"][0]["loading_seconds"].as_array().unwrap().len(), 2);
+    assert!(json["lines"][0]["bytes"].as_u64().unwrap() > 3000 * 64);
+}
+
+#[test]
+fn a_snapshot_run_reports_latency_and_memory() {
+    if redis_is_missing() {
+        return;
+    }
+    let flags = "--keys 3000 --rate 500 --connections 2 --window 0.3";
+    let json = runs_against_redis("snapshot", flags);
+    let line = &json["lines"][0];
+    assert_eq!(line["p99_us_during"].as_array().unwrap().len(), 2);
+    assert!(line["memory_bytes_before"].as_u64().unwrap() > 0);
+    assert!(!line["save_seconds"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn senseless_runs_on_stored_data_are_usage_errors() {
+    for (arguments, expected) in [
+        ("recovery --records 0", "--records"),
+        ("recovery --rounds 0", "--rounds"),
+        ("recovery --value 2000000", "--value"),
+        ("recovery --only nobody", "nobody takes part"),
+        ("recovery --name a/b", "--name"),
+        ("recovery --peers --only redis --dir /nowhere/at/all", "--dir /nowhere/at/all"),
+        ("recovery --annulus /nowhere/annulus", "no daemon at /nowhere/annulus"),
+        ("snapshot --keys 0", "--keys"),
+        ("snapshot --rate 0", "--rate"),
+        ("snapshot --connections 0", "--connections"),
+        ("snapshot --window 0", "--window"),
+        ("snapshot --engines steam", "steam"),
+        ("compare --workloads durable", "durable"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {}", complaint(&output));
+        assert!(complaint(&output).contains(expected), "{arguments}: {}", complaint(&output));
+    }
+}

@@ -58,6 +58,7 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
         starting.start_shard(shard);
         std::future::ready(())
     })?;
+    stores.start_keeper(&runtime)?;
     print(&announcement(&preflight, &runtime, &listeners));
 
     let listeners = Arc::new(Mutex::new(listeners));

@@ -3,12 +3,12 @@
 //! Made once by `serve`, before anything listens. Invariant: no thread serves before every
 //! partition has been recovered and the log can take writes.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Failure;
 use super::settings::StoreSettings;
-use crate::clock;
 use crate::engine::Engine;
 use crate::log::{self, Log, Policy, Slots, Writer};
 use crate::runtime::Runtime;
@@ -18,7 +18,8 @@ use crate::store::access::LockedStore;
 use crate::store::directory::{DataDirectory, Missing};
 use crate::store::memory::Limit;
 use crate::store::recovery;
-use crate::store::saving::{Saving, Schedule};
+use crate::store::saving::{Saved, Saving, Schedule};
+use crate::store::snapshot::{self, Keeping};
 use crate::store::storage::Storage;
 use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::task::{self, Class};
@@ -31,10 +32,12 @@ const LOCKED_PARTITIONS_COUNT: usize = 64;
 pub(super) struct Stores {
     holding: Holding,
     log: Option<Arc<Log>>,
+    storage: Option<Arc<Storage>>,
+    /// What the keeper of snapshots starts from, until it is started.
+    keeping: Arc<Mutex<Option<Keeping>>>,
     /// Locked for as long as the store may be changed.
     _directory: Option<Arc<DataDirectory>>,
     limit: Arc<Limit>,
-    storage: Option<Arc<Storage>>,
 }
 
 #[derive(Clone)]
@@ -63,13 +66,13 @@ impl Stores {
         let map = SlotMap::new(count);
         let mut partitions: Vec<Partition> =
             map.partitions().map(|id| Partition::new(map.slots(id))).collect();
-        let (mut journalist, mut directory, mut storage) = (None, None, None);
+        let (mut journalist, mut directory) = (None, None);
+        let (mut storage, mut keeping) = (None, None);
         if let Some(path) = &settings.data {
-            let began = clock::now();
             let opened = DataDirectory::open(path, Missing::Create)?;
             let recovered = recovery::recover(&opened, map)?;
+            keeping = Some(Keeping::of(&recovered));
             partitions = recovered.partitions;
-            directory = Some(Arc::new(opened));
             let last = log::Lsn(recovered.start.next.lsn.0 - 1);
             let log = Log::new(count, last, settings.fsync, settings.fsync_interval);
             let lanes = map.partitions().map(|id| {
@@ -81,9 +84,11 @@ impl Stores {
                 lanes: lanes.collect(),
             };
             let log = Arc::new(log);
-            let saving = Arc::new(Saving::new(settings.snapshots, None));
-            let took = clock::now().since(began);
+            let last = last_saved(opened.path(), &recovered.snapshots);
+            let saving = Arc::new(Saving::new(settings.snapshots, last));
+            let took = recovered.figures.duration;
             storage = Some(Arc::new(Storage::new(path, Arc::clone(&log), saving, took)));
+            directory = Some(Arc::new(opened));
             journalist = Some(Journalist { log, start: recovered.start, settings: writer });
         }
         let log = journalist.as_ref().map(|journalist| Arc::clone(&journalist.log));
@@ -94,7 +99,8 @@ impl Stores {
             Holding::Owned(map, Arc::new(Mutex::new(partitions)))
         };
         let limit = Arc::new(Limit::new(count));
-        Ok((Self { holding, log, storage, limit, _directory: directory }, journalist))
+        let keeping = Arc::new(Mutex::new(keeping));
+        Ok((Self { holding, log, storage, keeping, limit, _directory: directory }, journalist))
     }
 
     pub(super) fn map(&self) -> SlotMap {
@@ -104,6 +110,32 @@ impl Stores {
         }
     }
 
+    /// Where the store is kept, unless it is in memory only.
+    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
+        self.storage.as_ref()
+    }
+
+    /// Starts to take snapshots, on the first shard, when every shard has been started.
+    pub(super) fn start_keeper(&self, runtime: &Runtime) -> Result<(), Failure> {
+        let (saving, keeping) = match &self.storage {
+            Some(storage) => (Arc::clone(&storage.saving), Arc::clone(&self.keeping)),
+            None => return Ok(()),
+        };
+        runtime.run_on_all(move |shard| {
+            let keeping = keeping
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_if(|_| shard == ShardId(0));
+            if let (Some(store), Some(keeping)) = (Store::here(), keeping) {
+                let keeper = snapshot::keep(store, Arc::clone(&saving), keeping);
+                let task = task::Builder::new().name("snapshots").class(Class::Background);
+                task.spawn(keeper).detach();
+            }
+            std::future::ready(())
+        })?;
+        Ok(())
+    }
+
     /// The same, with a limit of memory that others change.
     pub(super) fn limited(self, limit: &Arc<Limit>) -> Self {
         let holding = match self.holding {
@@ -111,11 +143,6 @@ impl Stores {
             owned @ Holding::Owned(..) => owned,
         };
         Self { holding, limit: Arc::clone(limit), ..self }
-    }
-
-    /// Where the store is kept, unless it is in memory only.
-    pub(super) fn storage(&self) -> Option<&Arc<Storage>> {
-        self.storage.as_ref()
     }
 
     /// Gives the calling shard what its connections need.
@@ -208,6 +235,19 @@ async fn write(writer: Writer) {
         let _ = Failure::running(failed).report();
         std::process::exit(1);
     }
+}
+
+/// The newest of the snapshots that were found.
+fn last_saved(directory: &Path, snapshots: &[(Slots, log::Lsn)]) -> Option<Saved> {
+    let found = |(slots, lsn): &(Slots, log::Lsn)| {
+        let file = std::fs::metadata(directory.join(log::name::snapshot(*slots, *lsn))).ok()?;
+        let age = file.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some((age.as_millis() as u64, file.len()))
+    };
+    let files: Vec<(u64, u64)> = snapshots.iter().filter_map(found).collect();
+    let unix_ms = files.iter().map(|(unix_ms, _)| *unix_ms).max()?;
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+    Some(Saved { unix_ms, bytes, ..Saved::default() })
 }
 
 fn expire_in_background(store: Store) {

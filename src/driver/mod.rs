@@ -120,22 +120,22 @@ impl Driver {
         self.pool.leases() + self.datagrams.as_ref().map_or(0, |pool| pool.leases())
     }
 
-    /// Starts a one-shot operation. [`Errno`] only at [`limits::OPERATIONS_COUNT_MAX`].
-    pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, Errno> {
+    /// Starts a one-shot operation. At [`limits::OPERATIONS_COUNT_MAX`] it comes back instead, with
+    /// what it owns.
+    pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, (Errno, Op)> {
         if self.is_full() {
             // The descriptor of a `Close` is closed here. What is known of its number would be taken
             // for its next owner's.
-            if let Op::Close { descriptor } = op {
-                self.release(descriptor.as_raw_fd());
-                match &mut *self.backend {
-                    Backend::Ring(ring) => drop(ring.keep(descriptor)),
-                    Backend::Epoll(epoll) => drop(epoll.keep(descriptor)),
-                    Backend::Blocking(_) => drop(descriptor),
-                }
+            let Op::Close { descriptor } = op else { return Err((Errno(libc::ENFILE), op)) };
+            self.release(descriptor.as_raw_fd());
+            match &mut *self.backend {
+                Backend::Ring(ring) => drop(ring.keep(descriptor)),
+                Backend::Epoll(epoll) => drop(epoll.keep(descriptor)),
+                Backend::Blocking(_) => drop(descriptor),
             }
-            return Err(Errno(libc::ENFILE));
+            return Err((Errno(libc::ENFILE), Op::Idle));
         }
-        let key = self.slots.insert(op, now).ok_or(Errno(libc::ENFILE))?;
+        let key = self.slots.insert(op, now).expect("there is a slot below the limit");
         metrics::add(Counter::Operations, 1);
         match &mut *self.backend {
             Backend::Ring(ring) => ring.start(key, &mut self.slots),
@@ -439,9 +439,9 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    /// A number that was closed at the limit means nothing to the backend.
+    /// What it owns is not lost, and a number that was closed there means nothing to the backend.
     #[test]
-    fn a_close_at_the_limit_is_known_to_the_backend() {
+    fn at_the_limit_an_operation_comes_back_and_a_close_is_known_to_the_backend() {
         let buffers = BufferSettings { count: 4, size: 4096 };
         let mut driver = Driver::new(&Choice::Epoll { offload_threads: 1 }, buffers).unwrap();
         let now = clock::now();
@@ -462,12 +462,23 @@ mod tests {
         let (_first_peer, first) = UnixStream::pair().unwrap();
         let first = high(first);
         let number = first.as_raw_fd();
-        let key = driver.submit(receive(&first), now).unwrap();
+        let key = driver.submit(receive(&first), now).ok().unwrap();
         driver.abandon(key);
         let mut keys: Vec<SlotKey> = Vec::new();
         while let Some(key) = driver.slots.insert(Op::Idle, now) {
             keys.push(key);
         }
+        let write = Op::WriteAt {
+            file: number,
+            payload: b"kept".into(),
+            skip: 0,
+            offset: 0,
+            durable: false,
+            appends: false,
+        };
+        let Err((errno, write)) = driver.submit(write, now) else { panic!("it is full") };
+        assert!(matches!(write, Op::WriteAt { payload, .. } if payload[..] == *b"kept"));
+        assert_eq!(errno, Errno(libc::ENFILE));
         driver.submit_detached(Op::Close { descriptor: first.into() }, now);
         let (mut peer, second) = UnixStream::pair().unwrap();
         let second = high(second);
@@ -476,7 +487,7 @@ mod tests {
             driver.slots.abandon(key);
             driver.slots.complete(key, Err(Errno(libc::ECANCELED)), now);
         }
-        let key = driver.submit(receive(&second), now).unwrap();
+        let key = driver.submit(receive(&second), now).ok().unwrap();
         assert!(driver.poll(key, &mut context).is_pending());
         peer.write_all(b"heard").unwrap();
         driver.park(Wait::Until(clock::now() + Duration::from_secs(10))).unwrap();

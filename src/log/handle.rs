@@ -379,13 +379,13 @@ impl Log {
     }
 
     /// Stalls writes, or lets them go on.
-    pub(super) fn set_stalled(&self, stalled: bool) {
+    pub(crate) fn set_stalled(&self, stalled: bool) {
         self.admission.store(if stalled { STALLED } else { OPEN }, Ordering::Release);
         self.wake_waiters();
     }
 
     /// Has writes refused until [`Log::set_stalled`].
-    pub(super) fn refuse(&self, reason: String) {
+    pub(crate) fn refuse(&self, reason: String) {
         *self.reason() = reason.into();
         self.admission.store(REFUSED, Ordering::Release);
         self.wake_waiters();

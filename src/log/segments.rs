@@ -165,6 +165,7 @@ impl Segments {
             let growth = missing.max(GROWTH_BYTES).next_multiple_of(ALIGNMENT_BYTES as u64);
             allocate(&self.file, self.end, growth).await?;
             self.end += growth;
+            self.count();
         }
         Ok(is_last && has_successor)
     }
@@ -273,7 +274,8 @@ impl Full {
         }
         self.refuses = true;
         self.log.refuse(format!(
-            "no room for the log in {directory} ({error}): writes are refused until there is"
+            "no room for the log in {directory} ({error}): writes are refused until some is freed \
+             there"
         ));
         time::sleep(FULL_PAUSE).await;
     }

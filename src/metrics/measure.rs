@@ -233,12 +233,12 @@ pub enum Counter {
     KeyspaceMisses,
     /// Keys removed because their time was over.
     KeysExpired,
-    /// Keys removed because memory was full.
-    KeysEvicted,
     /// Writes refused because the disk was full.
     WritesRefused,
     /// Times a connection with a write waited because the disk was behind.
     WriteStalls,
+    /// Keys removed because memory was full.
+    KeysEvicted,
 }
 
 impl Counter {
@@ -273,9 +273,9 @@ impl Counter {
         Self::KeyspaceHits,
         Self::KeyspaceMisses,
         Self::KeysExpired,
-        Self::KeysEvicted,
         Self::WritesRefused,
         Self::WriteStalls,
+        Self::KeysEvicted,
     ];
 
     /// The counter's name, lower case with underscores.
@@ -324,9 +324,9 @@ impl Counter {
             Self::KeyspaceHits => ("keyspace_hits", "Key look-ups that found a value."),
             Self::KeyspaceMisses => ("keyspace_misses", "Key look-ups that found none."),
             Self::KeysExpired => ("keys_expired", "Keys removed because their time was over."),
-            Self::KeysEvicted => ("keys_evicted", "Keys removed because memory was full."),
             Self::WritesRefused => ("writes_refused", "Writes refused: the disk was full."),
             Self::WriteStalls => ("write_stalls", "Waits of writes: the disk was behind."),
+            Self::KeysEvicted => ("keys_evicted", "Keys removed because memory was full."),
         }
     }
 }

@@ -21,7 +21,7 @@ enum State {
     Idle(Op),
     InFlight(SlotKey, Home),
     /// It was started ahead of its first poll, and could not be.
-    Refused(Errno),
+    Refused(Errno, Op),
     Done,
 }
 
@@ -42,7 +42,7 @@ impl Completion {
             State::Idle(op) => {
                 context::with(|shard| match shard.driver.borrow_mut().submit(op, shard.now()) {
                     Ok(key) => State::InFlight(key, Home(Rc::downgrade(shard))),
-                    Err(errno) => State::Refused(errno),
+                    Err((errno, op)) => State::Refused(errno, op),
                 })
             }
             begun => begun,
@@ -71,16 +71,14 @@ impl Future for Completion {
             let (key, home) = match std::mem::replace(&mut self.state, State::Done) {
                 State::Idle(op) => match driver.submit(op, shard.now()) {
                     Ok(key) => (key, None),
-                    Err(errno) => {
-                        return Poll::Ready(Outcome { result: Err(errno), op: Op::Idle });
-                    }
+                    Err((errno, op)) => return Poll::Ready(Outcome { result: Err(errno), op }),
                 },
                 State::InFlight(key, home) => {
                     home.assert_current(shard);
                     (key, Some(home))
                 }
-                State::Refused(errno) => {
-                    return Poll::Ready(Outcome { result: Err(errno), op: Op::Idle });
+                State::Refused(errno, op) => {
+                    return Poll::Ready(Outcome { result: Err(errno), op });
                 }
                 State::Done => panic!("an operation is not polled after its outcome"),
             };

@@ -86,12 +86,26 @@ impl Capture {
         }
     }
 
-    /// Database `db` was emptied; `keyspace` is what it held.
-    pub(super) fn after_flush(&mut self, db: usize, keyspace: Keyspace) {
+    /// Database `db` was emptied; `keyspace` is what it held. Gives it back unless it is needed.
+    pub(super) fn after_flush(&mut self, db: usize, keyspace: Keyspace) -> Option<Keyspace> {
         let walk = &mut self.walks[db];
-        if walk.emptied.is_none() && walk.cursor < walk.end {
-            walk.emptied = Some(Box::new(keyspace));
+        if walk.emptied.is_some() || walk.cursor >= walk.end {
+            return Some(keyspace);
         }
+        walk.emptied = Some(Box::new(keyspace));
+        None
+    }
+
+    /// What was kept of databases emptied meanwhile and is needed no more.
+    pub(super) fn take_needless(&mut self) -> impl Iterator<Item = Keyspace> {
+        let done = |walk: &&mut Walk| walk.cursor >= walk.end;
+        let needless = self.walks.iter_mut().filter(done);
+        needless.filter_map(|walk| walk.emptied.take()).map(|keyspace| *keyspace)
+    }
+
+    /// The same, where nothing is needed any more.
+    pub(super) fn into_emptied(self) -> impl Iterator<Item = Keyspace> {
+        self.walks.into_iter().filter_map(|walk| walk.emptied).map(|keyspace| *keyspace)
     }
 
     /// Walks on until the content that waits to be taken reaches `bytes`, or to the end. Answers
@@ -119,7 +133,6 @@ impl Capture {
                 }
                 walk.cursor += 1;
             }
-            walk.emptied = None;
         }
         true
     }
@@ -139,7 +152,7 @@ impl Capture {
 
     /// Whether it keeps the content of a database that was emptied meanwhile.
     pub fn keeps_emptied(&self) -> bool {
-        self.walks.iter().any(|walk| walk.emptied.is_some())
+        self.walks.iter().any(|walk| walk.emptied.is_some() && walk.cursor < walk.end)
     }
 
     /// How many keys have come out.

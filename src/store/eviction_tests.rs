@@ -87,7 +87,7 @@ fn better_policies_hit_more_often() {
     let hits = |policy| Cache::new(policy).skewed_hits();
     let hits = [Policy::AllKeysRandom, Policy::AllKeysLru, Policy::AllKeysLfu].map(hits);
     println!("hits in thousandths: random {}, lru {}, lfu {}", hits[0], hits[1], hits[2]);
-    // The best that any policy can do without seeing the future is to keep the 2,000 likeliest: 767.
+    // The best without seeing the future would be to keep the 2,000 likeliest: 767.
     assert!(hits[0] < 650, "{hits:?}");
     assert!(hits[1] > 670, "{hits:?}");
     assert!(hits[2] > 690, "{hits:?}");

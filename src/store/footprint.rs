@@ -1,8 +1,8 @@
 //! What an allocation takes of memory, from the bytes asked for. Called wherever the store keeps
 //! account; `tests/memory_accounting.rs` holds it against the allocator.
 //!
-//! Invariant: this is the behaviour of the GNU C library's allocator, which Rust programs use unless
-//! they choose another. Under another one the account is an estimate.
+//! Invariant: this is the behaviour of the GNU C library's allocator, which Rust programs use if
+//! they choose no other. Under another one the account is an estimate.
 //! <https://sourceware.org/glibc/wiki/MallocInternals>
 
 /// The size that the allocator keeps in front of what it hands out.

@@ -247,6 +247,16 @@ impl Keyspace {
         removed.expect("a key found stays until the keyspace is changed")
     }
 
+    /// Drops the keys of one chunk of a keyspace that is used no more, for what else there is to do
+    /// meanwhile. Answers whether any may be left.
+    pub(super) fn drop_some(&mut self) -> bool {
+        let Some(chunk) = self.entries.pop_chunk() else { return false };
+        for entry in chunk.into_iter().flatten() {
+            self.heap_bytes -= entry.key.heap_bytes() + entry.value.heap_bytes();
+        }
+        true
+    }
+
     /// Visits keys at places from `cursor` on, until `count` places have been seen. Answers where
     /// to go on, or `None` at the end. A key that is there throughout a scan is visited exactly
     /// once.

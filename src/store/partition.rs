@@ -10,6 +10,9 @@ use super::memory::Usage;
 use super::{Change, DATABASES_COUNT, Expiry, Found, Keyspace, Stats, Value};
 use crate::log::Lsn;
 
+/// Keys that are freed together when a database is emptied; more are left to the expiry cycle.
+const FLUSH_COUNT: usize = 4096;
+
 /// A slice of the keyspace: the keys of some slots, in every database.
 #[derive(Debug, Default)]
 pub struct Partition {
@@ -19,6 +22,8 @@ pub struct Partition {
     pub stats: Stats,
     /// The database that the expiry cycle comes to next.
     expiry_database: usize,
+    /// Databases that were emptied, to be dropped bit by bit.
+    emptied: Vec<Keyspace>,
     /// Keys that may be the next to be evicted.
     pub(super) pool: Pool,
     pub(super) ledger: Ledger,
@@ -96,9 +101,13 @@ impl Partition {
     pub fn flush(&mut self, db: usize) {
         let slots = self.slots;
         let keyspace = std::mem::take(&mut self.keyspaces[db]);
-        if let Some(capture) = &mut self.ledger.capture {
-            capture.after_flush(db, keyspace);
-        }
+        let emptied = match &mut self.ledger.capture {
+            Some(capture) => capture.after_flush(db, keyspace),
+            None => Some(keyspace),
+        };
+        // What is small is dropped here and now.
+        self.emptied.extend(emptied.filter(|keyspace| keyspace.len() > FLUSH_COUNT));
+        self.ledger.in_use &= !(1 << db);
         self.ledger.unpublished = true;
         self.ledger.journal.write_all(Change::Flush { db, slots });
     }
@@ -133,7 +142,8 @@ impl Partition {
     }
 
     /// Takes the changes, for a record that the caller puts together: out of a partition that
-    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it was.
+    /// belongs to no log, or of one that is told by [`Partition::note_changes`] which record it
+    /// was.
     pub fn take_changes(&mut self) -> Vec<u8> {
         self.ledger.journal.take_changes()
     }
@@ -224,7 +234,9 @@ impl Partition {
     /// Answers whether all is there, or `None` if there is no capture.
     pub fn walk_capture(&mut self, bytes: usize, places: usize) -> Option<bool> {
         let capture = self.ledger.capture.as_mut()?;
-        Some(capture.walk(&self.keyspaces, bytes, places))
+        let is_whole = capture.walk(&self.keyspaces, bytes, places);
+        self.emptied.extend(capture.take_needless());
+        Some(is_whole)
     }
 
     /// The capture that is under way.
@@ -240,12 +252,25 @@ impl Partition {
 
     /// Ends a capture, complete or not.
     pub fn end_capture(&mut self) {
-        self.ledger.capture = None;
+        if let Some(capture) = self.ledger.capture.take() {
+            self.emptied.extend(capture.into_emptied());
+        }
+    }
+
+    /// Frees some of the memory of databases that were emptied, if there are any; answers whether
+    /// there were. The databases themselves are empty from the moment they are told to be.
+    pub fn drop_some(&mut self) -> bool {
+        let Some(last) = self.emptied.last_mut() else { return false };
+        if !last.drop_some() {
+            self.emptied.pop();
+        }
+        true
     }
 
     /// Memory taken, in bytes, as the allocator counts it.
     pub fn bytes(&self) -> usize {
-        self.keyspaces.iter().map(Keyspace::bytes).sum::<usize>() + self.ledger.journal.bytes()
+        let keyspaces = self.keyspaces.iter().chain(&self.emptied);
+        keyspaces.map(Keyspace::bytes).sum::<usize>() + self.ledger.journal.bytes()
     }
 
     /// What counts against the limit: what is taken, less what new keys come to lie in.
@@ -345,6 +370,27 @@ mod tests {
             assert!(steps < 30);
         }
         assert_eq!(partition.keyspaces().iter().map(Keyspace::len).sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn what_was_flushed_is_freed_in_steps() {
+        let mut partition = Partition::default();
+        for number in 0..5000u32 {
+            let key = [number.to_be_bytes().as_slice(), &[0; 40]].concat();
+            partition.database(0).set_string(&key, &[0; 100], Expiry::Never);
+        }
+        let before = partition.bytes();
+        partition.flush(0);
+        assert_eq!(partition.usage().keys, 0);
+        assert_eq!(partition.bytes(), before);
+        let mut left = before;
+        let mut steps = 0;
+        while partition.drop_some() {
+            assert!(partition.bytes() < left || steps == 5, "the tables go with the last step");
+            left = partition.bytes();
+            steps += 1;
+        }
+        assert_eq!((steps, left), (6, 0));
     }
 
     #[test]

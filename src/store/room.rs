@@ -125,7 +125,8 @@ fn make_room_at(partition: &mut Partition, others: usize, rules: Rules, limit: &
 }
 
 impl Store {
-    /// Has partition `id`, within reach, evict some keys if the limit is exceeded. Answers how many.
+    /// Has partition `id`, within reach, evict some keys if the limit is exceeded; answers how
+    /// many.
     pub fn give_way(&self, id: PartitionId) -> usize {
         self.visit(|home| home.give_way(id)).0
     }

@@ -1,5 +1,5 @@
 //! Snapshots as the rest of the program sees them: ask for one, wait for its end, read how the last
-//! one went. Shared by every thread; the work is done by the keeper of snapshots.
+//! one went. Shared by every thread; the work is done by [`super::snapshot`].
 //!
 //! Invariant: a save that was asked for begins after it was asked for, so it holds everything that
 //! was there by then.

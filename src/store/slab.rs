@@ -203,19 +203,16 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Drops the entries of one chunk, with its memory. Answers whether there was one.
-    pub(super) fn drop_chunk(&mut self) -> bool {
-        self.filling = None;
-        self.open.clear();
-        self.holes.clear();
-        self.free.clear();
-        match self.chunks.pop() {
-            None => false,
-            Some(chunk) => {
-                self.len = self.len.saturating_sub(chunk.iter().flatten().count());
-                true
-            }
-        }
+    /// Takes the last chunk off, with its entries.
+    pub(super) fn pop_chunk(&mut self) -> Option<Vec<Option<T>>> {
+        let chunk = self.chunks.pop()?;
+        let index = self.chunks.len() as u32;
+        self.free.pop();
+        self.open.remove(&index);
+        self.holes.remove(&index);
+        self.filling = self.filling.filter(|&filling| filling != index);
+        self.len -= chunk.iter().flatten().count();
+        Some(chunk)
     }
 }
 
@@ -275,6 +272,17 @@ mod tests {
         }
         assert_eq!(slab.end(), 5 * 1024, "the chunk that is being filled is filled first");
         assert_eq!(slab.insert(7), Place(1024), "then the lowest hole");
+    }
+
+    #[test]
+    fn chunks_are_taken_off_from_the_end() {
+        let mut slab = Slab::default();
+        let places: Vec<Place> = (0..2 * 1024 + 3).map(|value| slab.insert(value)).collect();
+        slab.remove(places[2049]);
+        let chunk = slab.pop_chunk().expect("there are three");
+        assert_eq!(chunk, [Some(2048), None, Some(2050)]);
+        assert_eq!((slab.len(), slab.end()), (2048, 2048));
+        assert_eq!(slab.insert(7), Place(2048));
     }
 
     #[test]

@@ -3,21 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs as std_fs;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annulus::log::writer::Settings;
-use annulus::log::{
-    Admission, Kept, Log, Lsn, Policy, SEGMENT_BYTES_MIN, SegmentHeader, Slots, Start, Writer, name,
-};
+use annulus::log::{Admission, Log, Lsn, Policy, SEGMENT_BYTES_MIN, Slots, Writer, name};
 use annulus::shard::{ShardId, shard};
 use annulus::store::access::LockedStore;
 use annulus::store::directory::{DataDirectory, Missing};
-use annulus::store::recovery::{Recovered, recover};
+use annulus::store::recovery::recover;
 use annulus::store::saving::{Saved, Saving, Schedule};
-use annulus::store::snapshot::{Folder, Keeping, keep};
+use annulus::store::snapshot::{Keeping, keep};
 use annulus::store::{Change, Expiry, Partition, PartitionId, SlotMap, Store};
 use annulus::{Engine, clock, task, time};
 
@@ -66,53 +63,23 @@ fn paused<F: Future>(engine: Engine, future: F) -> F::Output {
     run_with(builder(engine).paused_clock(true), future)
 }
 
-/// The last record of each segment that was found.
-fn kept(directory: &Path, recovered: &Recovered) -> Vec<Kept> {
-    let first = |sequence: &u64| {
-        let file = std_fs::read(directory.join(name::segment(*sequence))).unwrap();
-        (SegmentHeader::decode(&file).unwrap().first.lsn.0, file.len() as u64)
-    };
-    let mut next = recovered.next.lsn.0;
-    let mut all = Vec::new();
-    for sequence in recovered.segments.iter().rev() {
-        let (first, bytes) = first(sequence);
-        all.push(Kept { sequence: *sequence, last: Lsn(next - 1), bytes });
-        next = first;
-    }
-    all.reverse();
-    all
-}
-
 /// Opens the store, and has its log written and its snapshots made.
 async fn open(engine: Engine, map: SlotMap, scratch: &Scratch, schedule: Schedule) -> Running {
     let directory = directory(scratch);
     let recovered = recover(&directory, map).unwrap();
-    let kept = kept(directory.path(), &recovered);
-    let last = Lsn(recovered.next.lsn.0 - 1);
+    let last = Lsn(recovered.start.next.lsn.0 - 1);
     let log = Arc::new(Log::new(map.count(), last, Policy::Interval, Duration::from_millis(100)));
-    let (path, id) = (scratch.0.clone(), directory.id());
-    let start = Start {
-        path: path.clone(),
-        id,
-        next: recovered.next,
-        sequence: recovered.next_sequence,
-        kept: kept.clone(),
-    };
+    let keeping = Keeping::of(&recovered);
     let lanes = map.partitions().map(|id| {
         let (from, until) = map.slots(id);
         Slots { from, until }
     });
     let settings = Settings { segment_bytes: SEGMENT_BYTES_MIN, lanes: lanes.collect() };
-    let writer = Writer::begin(start, Arc::clone(&log), settings).await.unwrap();
+    let writer = Writer::begin(recovered.start, Arc::clone(&log), settings).await.unwrap();
     task::spawn(async move { writer.run().await.unwrap() }).detach();
     install(engine, map, recovered.partitions, &log).await;
     let store = Store::here().unwrap();
     let saving = Arc::new(Saving::new(schedule, None));
-    let keeping = Keeping {
-        folder: Folder { path, id },
-        snapshots: recovered.snapshots,
-        log_bytes: kept.iter().map(|kept| kept.bytes).sum(),
-    };
     task::spawn(keep(store.clone(), Arc::clone(&saving), keeping)).detach();
     Running { directory, log, saving, store }
 }

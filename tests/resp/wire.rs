@@ -3,13 +3,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
 /// A server process and a connection to it.
 pub(crate) struct Wire {
     process: Option<Child>,
+    /// Where it keeps its store; removed with it.
+    data: Option<PathBuf>,
     address: String,
     stream: BufReader<TcpStream>,
 }
@@ -19,6 +23,9 @@ impl Drop for Wire {
         if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
+        }
+        if let Some(data) = &self.data {
+            let _ = std::fs::remove_dir_all(data);
         }
     }
 }
@@ -43,11 +50,43 @@ impl Wire {
         panic!("redis-server starts within five seconds");
     }
 
-    /// Starts the daemon with several shards.
+    /// Starts the daemon with several shards and a store in memory.
     pub(crate) fn annulus(engine: &str) -> Self {
+        Self::start(engine, &["--data", "none"])
+    }
+
+    /// The same with a store in a directory of its own, and every write durable before its reply.
+    pub(crate) fn kept(engine: &str) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("annulus-kept-{}-{number}", std::process::id());
+        let data = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&data);
+        let text = data.to_string_lossy().into_owned();
+        let mut started = Self::start(engine, &["--data", &text, "--fsync", "always"]);
+        started.data = Some(data);
+        started
+    }
+
+    /// Ends the daemon by `ending`, to which it answers by closing, and starts it on the same
+    /// directory again.
+    pub(crate) fn restarted(mut self, engine: &str, ending: &str) -> Self {
+        self.write(&encode(&words(ending)));
+        assert!(self.is_closed(), "{ending} is answered by the end");
+        let status = self.process.take().map(|mut process| process.wait());
+        assert!(matches!(status, Some(Ok(status)) if status.success()), "{status:?}");
+        let data = self.data.take().expect("it has a directory");
+        let text = data.to_string_lossy().into_owned();
+        let mut started = Self::start(engine, &["--data", &text]);
+        started.data = Some(data);
+        started
+    }
+
+    fn start(engine: &str, arguments: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_annulus"))
             .args(["serve", "--engine", engine, "--shards", "3", "--placement", "floating"])
-            .args(["--resp", "127.0.0.1:0", "--http", "off", "--data", "none"])
+            .args(["--resp", "127.0.0.1:0", "--http", "off"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -64,7 +103,7 @@ impl Wire {
     fn over(process: Option<Child>, address: String, stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
-        Self { process, address, stream: BufReader::new(stream) }
+        Self { process, data: None, address, stream: BufReader::new(stream) }
     }
 
     /// Another connection to the same server.

@@ -221,7 +221,7 @@ impl Books {
 
     /// Closes the window, and with it the job.
     pub(super) fn close(&self, opened: &Opened) -> Outcome {
-        let cpu = cpu_time() - opened.cpu;
+        let cpu = cpu_time().saturating_sub(opened.cpu);
         let outcome = Outcome {
             requests: self.count.get() - opened.count,
             elapsed: opened.at.elapsed(),

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::{About, HttpService, HttpSettings};
 use crate::clock;
+use crate::log::{Log, Lsn, Policy};
 use crate::net::{TcpListener, serve_connection};
 use crate::protocol::http1::corpus::heads;
 use crate::shard::placement::Placement;
 use crate::store::access::LockedStore;
-use crate::store::{PartitionId, SlotMap, Store};
+use crate::store::{Partition, PartitionId, SlotMap, Store};
 use crate::{Engine, Handle, Runtime, time};
 
 const ENGINES: [Engine; 3] = [Engine::Uring, Engine::Epoll, Engine::Threads];
@@ -29,6 +30,15 @@ pub(super) struct Server {
 
 impl Server {
     fn start(engine: Engine, shards: usize, settings: HttpSettings) -> Self {
+        Self::start_logged(engine, shards, settings, None)
+    }
+
+    fn start_logged(
+        engine: Engine,
+        shards: usize,
+        settings: HttpSettings,
+        log: Option<Arc<Log>>,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = Runtime::builder()
@@ -40,15 +50,19 @@ impl Server {
                 .unwrap();
             let registry = runtime.metrics().clone();
             let service = Arc::new(HttpService::new(settings, &About::default(), registry));
-            let locked = LockedStore::new(SlotMap::new(shards));
+            let map = SlotMap::new(shards);
+            let partitions = map.partitions().map(|id| Partition::new(map.slots(id))).collect();
+            let locked = LockedStore::holding(map, partitions, log.clone());
             let handle = runtime.handle();
             runtime
                 .run_on_all(move |id| {
                     let (service, locked) = (Arc::clone(&service), locked.clone());
-                    let (handle, sender) = (handle.clone(), sender.clone());
+                    let (handle, sender, log) = (handle.clone(), sender.clone(), log.clone());
                     async move {
                         if engine != Engine::Threads {
-                            Store::owning(SlotMap::new(shards), PartitionId(id.0)).install();
+                            let id = PartitionId(id.0);
+                            let own = Partition::new(map.slots(id));
+                            Store::owning_partition(map, id, own, log).install();
                         }
                         if id.index() == 0 {
                             let listener =
@@ -491,4 +505,31 @@ fn an_idle_connection_takes_less_than_a_kilobyte() {
     }
     let bytes = future_bytes(|stream| service.serve(stream));
     assert!(bytes <= 1024, "{bytes} bytes");
+}
+
+#[test]
+fn writes_to_a_full_disk_are_refused_and_reads_are_served() {
+    for engine in ENGINES {
+        let log = Arc::new(Log::new(2, Lsn::NONE, Policy::Never, Duration::ZERO));
+        let settings = HttpSettings::default();
+        let server = Server::start_logged(engine, 2, settings, Some(Arc::clone(&log)));
+        let put = |key| {
+            server.ask(&format!("PUT /kv/{key} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nv"))
+        };
+        let ask = |line: &str| server.ask(&format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        for key in ["a", "b"] {
+            assert_eq!(put(key).status, 201, "{engine:?}");
+        }
+        log.refuse("no room in /data".to_owned());
+        for key in ["a", "b"] {
+            let refused = put(key);
+            let body = String::from_utf8_lossy(&refused.body).into_owned();
+            assert_eq!(refused.status, 507, "{engine:?}");
+            assert!(body.contains("no room in /data"), "{engine:?}: {body}");
+            assert_eq!(ask(&format!("DELETE /kv/{key}")).status, 507, "{engine:?}");
+            assert_eq!(ask(&format!("GET /kv/{key}")).body, b"v", "{engine:?}");
+        }
+        log.set_stalled(false);
+        assert_eq!(put("a").status, 204, "{engine:?}");
+    }
 }

@@ -8,7 +8,7 @@ use std::mem;
 use std::rc::Rc;
 
 use crate::log::Admission;
-use crate::metrics::{self, Measure};
+use crate::metrics::{self, Counter, Measure};
 use crate::protocol::http1::reply::CONTINUE;
 use crate::protocol::http1::{BodyDecoder, Decoded, Framing, Persistence, Status};
 use crate::service::room;
@@ -256,9 +256,13 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
     if let Some(log) = store.log()
         && kv::is_write(view.head.method)
     {
-        // A log that has failed refuses below.
-        let _ = log.admitted().await;
+        if log.admission() == Admission::Stalled {
+            metrics::add(Counter::WriteStalls, 1);
+            // A log that has failed refuses below.
+            let _ = log.admitted().await;
+        }
         if let Admission::Refused(reason) = log.admission() {
+            metrics::add(Counter::WritesRefused, 1);
             view.refuse(&mut out, Status::InsufficientStorage, &reason);
             return (out, Trace::default());
         }

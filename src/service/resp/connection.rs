@@ -157,12 +157,12 @@ impl Connection<'_> {
                         Box::pin(log.admitted()).await.map_err(|_| Gone)?;
                     }
                 }
+                Next::Wait(wait) => Box::pin(self.wait(wait)).await?,
                 Next::Room(room) => {
                     self.send().await?;
                     let step = Box::pin(room::approach(&self.store, room)).await;
                     step.map_err(|_| Gone)?;
                 }
-                Next::Wait(wait) => Box::pin(self.wait(wait)).await?,
                 Next::Close => {
                     self.send().await?;
                     return Err(Gone);

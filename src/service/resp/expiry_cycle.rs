@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::log::Admission;
-use crate::store::Store;
+use crate::store::{Partition, Store};
 use crate::{task, time};
 
 use super::local;
@@ -34,6 +34,9 @@ pub async fn expire_forever(store: Store) {
         for id in store.map().partitions() {
             if !store.reaches(id) {
                 continue;
+            }
+            while store.visit(|home| home.with(id, Partition::drop_some)).0 {
+                task::yield_now().await;
             }
             while store.give_fair_way(id) {
                 task::yield_now().await;

@@ -566,3 +566,7 @@ fn unknown_command(args: &Args<'_>) -> Refusal {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod memory_tests;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::shelf::{Shelf, Shelved};
+use super::shelf::Shelf;
 use super::{Folder, Part, save};
 use crate::clock::{self, Instant};
 use crate::error::Error;
 use crate::fs;
 use crate::log::{Log, Slots, name};
 use crate::shard::{ShardId, shard};
+use crate::store::recovery::Recovered;
 use crate::store::saving::{SaveFailed, Saved, Saving};
 use crate::store::{PartitionId, Store};
 use crate::task::{self, Class};
@@ -27,12 +28,25 @@ const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// What a keeper of snapshots starts from.
 #[derive(Debug)]
 pub struct Keeping {
-    /// Where they lie.
-    pub folder: Folder,
-    /// Those that are there: what they hold, and as of when.
-    pub snapshots: Vec<Shelved>,
-    /// Bytes of the log that they do not make needless.
-    pub log_bytes: u64,
+    folder: Folder,
+    shelf: Shelf,
+    /// Bytes of the log that are not in snapshots.
+    log_bytes: u64,
+}
+
+impl Keeping {
+    /// As a store was left.
+    pub fn of(recovered: &Recovered) -> Self {
+        let start = &recovered.start;
+        let shelf = Shelf::new(recovered.snapshots.clone());
+        let covered = shelf.covered().unwrap_or_default();
+        let behind = start.kept.iter().filter(|kept| kept.last > covered);
+        Self {
+            folder: Folder { path: start.path.clone(), id: start.id },
+            log_bytes: behind.map(|kept| kept.bytes).sum(),
+            shelf,
+        }
+    }
 }
 
 struct Keeper {
@@ -65,11 +79,13 @@ pub async fn keep(store: Store, saving: Arc<Saving>, keeping: Keeping) {
         log,
         saving,
         folder: keeping.folder,
-        shelf: Shelf::new(keeping.snapshots),
+        shelf: keeping.shelf,
         inherited_bytes: keeping.log_bytes,
         began: now,
         not_before: now,
     };
+    // A crash may have come between the last save and this.
+    keeper.trim();
     loop {
         keeper.saving.call.clear();
         if keeper.is_due(clock::now()) {
@@ -102,6 +118,13 @@ impl Keeper {
         by_size || by_time
     }
 
+    /// Gives up what the log holds in front of the snapshots.
+    fn trim(&self) {
+        if let Some(covered) = self.shelf.covered() {
+            self.log.trim(covered);
+        }
+    }
+
     /// Saves every partition, and gives up what that makes needless.
     async fn save_all(&mut self) {
         self.saving.begin();
@@ -122,9 +145,7 @@ impl Keeper {
                 }
             }
         }
-        if let Some(covered) = self.shelf.covered() {
-            self.log.trim(covered);
-        }
+        self.trim();
         saved.unix_ms = clock::unix_millis();
         saved.duration = clock::now().since(self.began);
         match &outcome {

@@ -52,11 +52,9 @@ const _: () = assert!(2 * URGENT_BYTES < SNAPSHOT_WAITING_BYTES_MAX);
 
 /// Where the snapshots of a store lie.
 #[derive(Clone, Debug)]
-pub struct Folder {
-    /// The data directory.
-    pub path: PathBuf,
-    /// The store.
-    pub id: StoreId,
+struct Folder {
+    path: PathBuf,
+    id: StoreId,
 }
 
 /// What saving a partition came to.
