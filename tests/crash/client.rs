@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::explain::{Command, explain};
 use super::model::Model;
-use super::operation::{Draw, Operation};
+use super::operation::{Draw, Key, Operation};
 use super::resp::{Connection, Reply};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,6 +317,13 @@ impl Client {
         }
         let open = self.entries.iter().enumerate().filter(|(_, entry)| entry.fate == Fate::Sent);
         let open: Vec<String> = open.take(40).map(|(index, _)| self.told(index)).collect();
+        let differing =
+            |key: &Key| nearest.2.iter().any(|it| it.starts_with(&format!("key {key}:")));
+        let about = (0..self.entries.len())
+            .filter(|index| self.entries[*index].operation.keys().iter().any(differing))
+            .map(|index| format!("{} in batch {}", self.told(index), self.entries[index].batch));
+        let about: Vec<String> = about.collect();
+        let about = about[about.len().saturating_sub(20)..].join(", ");
         let shown = nearest.2.iter().take(8).cloned().collect::<Vec<_>>().join("\n  ");
         let (first, last) = match (self.entries.first(), self.entries.last()) {
             (Some(first), Some(last)) => (first.sequence, last.sequence),
@@ -325,7 +332,7 @@ impl Client {
         format!(
             "client {}: this is the state after no prefix of its operations ({first} to {last}, \
              {floor} must be there); nearest is operation {}, with {} differences:\n  {shown}\n\
-             nobody knows of: {}",
+             the last of these keys: {about}\nnobody knows of: {}",
             self.id,
             nearest.1,
             nearest.0,

@@ -41,6 +41,7 @@ on_engines! {
         a_write_that_fails_ends_the_process, a_directory_that_cannot_be_synced_ends_the_process,
         a_full_disk_refuses_writes_until_there_is_room, a_quota_refuses_writes_until_it_is_raised,
         a_slow_sync_holds_up_no_reader, a_slow_sync_under_interval_stalls_writers,
+        a_slow_change_of_segments_under_interval_stalls_writers,
         interrupted_writes_are_done_again, short_writes_are_made_whole,
         short_reads_are_read_on_at_the_start;
     threads: a_sync_that_fails_once_ends_the_process,
@@ -215,6 +216,11 @@ fn a_slow_sync_under_interval_stalls_writers(disk: &FailingDisk, program: Progra
     writers_stall(&setup, disk);
 }
 
+fn a_slow_change_of_segments_under_interval_stalls_writers(disk: &FailingDisk, program: Program) {
+    let setup = Setup::new(program, Fsync::Interval(INTERVAL), disk.path().join("data"));
+    writers_stall(&setup, &SlowNames(disk));
+}
+
 /// On the ring a disk that stands still is a frozen one: the kernel's FUSE makes the ring wait for
 /// a write where it is submitted, which disks do not.
 mod frozen {
@@ -260,6 +266,23 @@ impl Still for FailingDisk {
 
     fn is_waited_for(&self) -> bool {
         self.held() > 0
+    }
+}
+
+/// The next segment of the log does not get its name.
+struct SlowNames<'disk>(&'disk FailingDisk);
+
+impl Still for SlowNames<'_> {
+    fn stop(&self) {
+        self.0.add(Rule::new(Call::Rename, Effect::Hold).named("log-"));
+    }
+
+    fn go_on(&self) {
+        self.0.heal();
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.0.held() > 0
     }
 }
 
