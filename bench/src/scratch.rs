@@ -1,4 +1,4 @@
-//! Directories for what servers store: on the disk that was asked for, and removed whatever happens.
+//! Directories for what servers store: on the disk that was asked for, removed whatever happens.
 //!
 //! Made by the durable workloads and by the benches of recovery and snapshots. Invariant: a
 //! [`Scratch`] is a directory that this program has made, so it may remove all of it.
@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Advice, fadvise, statfs, syncfs};
+use rustix::fs::{Advice, fadvise, statfs, statvfs, syncfs};
 
 use crate::failure::Failure;
 
@@ -26,6 +26,9 @@ const KINDS: [(u64, &str); 9] = [
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 
+/// Space that there must be for one server: several segments of a log, and what a run adds.
+const FREE_BYTES_MIN: u64 = 512 << 20;
+
 /// A directory of this program's own.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
@@ -37,6 +40,7 @@ impl Scratch {
         let parent = fs::canonicalize(parent).map_err(|error| {
             Failure::usage(format!("--dir {}: {error}; make it first", parent.display()))
         })?;
+        check_space(&parent)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("annulus-bench-{}-{number}.tmp", std::process::id()));
         fs::create_dir(&path)
@@ -60,6 +64,23 @@ impl Scratch {
         self.settle()?;
         forget(&self.0).map_err(|error| Failure::failed("emptying the page cache", error))
     }
+}
+
+/// A server that runs out of space in the middle says so in its own way, or not at all.
+fn check_space(directory: &Path) -> Result<(), Failure> {
+    let status = statvfs(directory)
+        .map_err(|error| Failure::failed(format!("space of {}", directory.display()), error))?;
+    let free = status.f_bavail * status.f_frsize;
+    if free < FREE_BYTES_MIN {
+        return Err(Failure::usage(format!(
+            "--dir {} has {} MiB free, and a server that stores needs {}: make room, or name \
+             another directory",
+            directory.display(),
+            free >> 20,
+            FREE_BYTES_MIN >> 20
+        )));
+    }
+    Ok(())
 }
 
 /// Of every file below `directory`.

@@ -95,7 +95,8 @@ impl Contender {
         }
     }
 
-    /// The command that makes it serve `service` on 127.0.0.1:`port`, with what it stores in `data`.
+    /// The command that makes it serve `service` on 127.0.0.1:`port`; what it stores goes to
+    /// `data`.
     pub(crate) fn command(
         self,
         service: Service,

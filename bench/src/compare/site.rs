@@ -1,6 +1,6 @@
 //! Where the servers of a run find their programs, and where they keep their files.
 //!
-//! Made once by a run. Invariant: every path is absolute or found by the shell, since servers run in
+//! Made once by a run. Invariant: what a server is given is an absolute path, since servers run in
 //! the run's own directory.
 
 use std::fs;

@@ -1,8 +1,8 @@
 //! `annulus-bench recovery`: how fast a server is back after a crash.
 //!
-//! Called from the command line. A directory is filled by pipelined SETs and left by SIGKILL; in each
-//! round a server starts with it on one core, and is killed again. Invariant: a server that does
-//! not bring back every key is a failure and not a figure.
+//! Called from the command line. A directory is filled by pipelined SETs and left by SIGKILL; in
+//! each round a server starts with it on one core, and is killed again. Invariant: a server that
+//! does not bring back every key is a failure and not a figure.
 
 use std::fs;
 use std::path::Path;
@@ -230,7 +230,7 @@ mod tests {
         let ours = "2026-01-01T00:00:00Z  INFO annulus::store::recovery: recovered 5 keys from \
                     /data/in 1 s: x in 1.250 s: 7 changes, 2 records\n";
         assert_eq!(seconds_of_annulus(ours), Some(1.25));
-        let redis = "1:M 01 Jan * DB loaded from incr file appendonly.aof.1.incr.aof: 0.511 seconds\n\
+        let redis = "1:M 01 Jan * DB loaded from incr file a.1.incr.aof: 0.511 seconds\n\
                      1:M 01 Jan * DB loaded from append only file: 0.512 seconds\n";
         assert_eq!(seconds_of_redis(redis), Some(0.512));
         assert_eq!((seconds_of_annulus(""), seconds_of_redis("Ready")), (None, None));

@@ -1,7 +1,7 @@
 //! Memory of a process and its children, with what they share counted once.
 //!
-//! Read by the bench of snapshots: a forked child shares its pages until one of both writes to them.
-//! Invariant: a page counts for as many parts as processes map it (PSS, proc_pid_smaps(5)).
+//! Read by the bench of snapshots: a forked child shares its pages until one of both writes to
+//! them. Invariant: a page counts for as many parts as processes map it (PSS, proc_pid_smaps(5)).
 
 use std::fs;
 

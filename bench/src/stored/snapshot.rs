@@ -130,8 +130,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn notes() -> [String; 2] {
     [
-        "GETs in µs from the time they were due; one request in ten is a SET, which is not counted. \
-         During means that one save follows the other. Both sides sync their log once a second"
+        "GETs in µs from the time they were due; one request in ten is a SET, which is not \
+         counted. During means that one save follows the other. Both sides sync their log once a \
+         second"
             .to_owned(),
         "memory is PSS of the process with its children, in MiB: before the first save, and the \
          most during saves. The child that redis forks runs on the server's core, like everything \
@@ -305,36 +306,44 @@ fn watch(
     ended: &AtomicBool,
 ) -> Result<Watched, Failure> {
     let mut watched = Watched::default();
-    let mut began = None;
+    let mut saving = None;
     loop {
         let is_last = ended.load(Ordering::Acquire);
-        if beside != Beside::Nothing && began.is_none() && !is_last {
+        if beside != Beside::Nothing && saving.is_none() && !is_last {
+            let done = saves_done(&mut client)?;
             client.ask(&["BGSAVE"])?;
-            began = Some(Instant::now());
+            saving = Some((Instant::now(), done));
         }
         thread::sleep(LOOK_INTERVAL);
-        let state = client.ask(&["INFO", "persistence"])?;
+        let done = saves_done(&mut client)?;
         if beside == Beside::SavesMeasured {
             let bytes = resident::bytes(process)?;
             watched.memory_peak = watched.memory_peak.max(Some(bytes));
         }
-        if let Some(since) = began
-            && field(&state, "rdb_bgsave_in_progress") == Some("0")
-        {
-            watched.saves.push(since.elapsed().as_secs_f64());
-            began = None;
-            if field(&state, "rdb_last_bgsave_status") != Some("ok") {
-                return Err(Failure::Failed("a save failed: see the server's log".into()));
+        if let Some((since, before)) = saving {
+            let elapsed = since.elapsed();
+            if done > before {
+                watched.saves.push(elapsed.as_secs_f64());
+                saving = None;
+            } else if elapsed > PATIENCE {
+                let seconds = PATIENCE.as_secs();
+                return Err(Failure::Failed(format!("a save has not ended within {seconds} s")));
             }
         }
-        if began.is_some_and(|since| since.elapsed() > PATIENCE) {
-            let seconds = PATIENCE.as_secs();
-            return Err(Failure::Failed(format!("a save has not ended within {seconds} s")));
-        }
-        if is_last && began.is_none() {
+        if is_last && saving.is_none() {
             return Ok(watched);
         }
     }
+}
+
+/// How many saves the server has finished; a failure if the last one was.
+fn saves_done(client: &mut Client) -> Result<u64, Failure> {
+    let state = client.ask(&["INFO", "persistence"])?;
+    if field(&state, "rdb_last_bgsave_status") != Some("ok") {
+        return Err(Failure::Failed("a save failed: see the server's log".into()));
+    }
+    let done = field(&state, "rdb_saves").and_then(|count| count.parse().ok());
+    done.ok_or_else(|| Failure::Failed("INFO does not say how many saves there were".into()))
 }
 
 /// The value of a line `name:value`.
@@ -396,9 +405,9 @@ mod tests {
 
     #[test]
     fn fields_of_info_are_found_by_their_whole_name() {
-        let info = "$99\r\n# Persistence\r\nrdb_bgsave_in_progress_x:7\r\n\
-                    rdb_bgsave_in_progress:1\r\nrdb_last_bgsave_status:ok";
-        assert_eq!(field(info, "rdb_bgsave_in_progress"), Some("1"));
+        let info = "$99\r\n# Persistence\r\nrdb_saves_more:7\r\n\
+                    rdb_saves:1\r\nrdb_last_bgsave_status:ok";
+        assert_eq!(field(info, "rdb_saves"), Some("1"));
         assert_eq!(field(info, "rdb_last_bgsave_status"), Some("ok"));
         assert_eq!(field(info, "loading"), None);
     }
