@@ -152,6 +152,7 @@ fn check_prints_engine_plan_and_limits() {
         "plan              1 shard(s) on CPU ",
         "memory lock       none needed",
         "descriptors       ",
+        "store             ./annulus-data, fsync within 1s",
         "resp              127.0.0.1:6380",
         "http              127.0.0.1:8080",
     ] {

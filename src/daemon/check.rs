@@ -108,6 +108,7 @@ impl Preflight {
         let address = |address: Option<std::net::SocketAddr>| {
             address.map_or("off".to_owned(), |address| address.to_string())
         };
+        line("store", &settings.store.to_string());
         line("resp", &address(settings.resp.listen));
         line("http", &address(settings.http.listen));
         for warning in self.warnings() {

@@ -13,7 +13,7 @@ use super::flags::Request;
 use super::listen::{self, Listeners};
 use super::reload::Reloader;
 use super::services::Services;
-use super::settings::Resolved;
+use super::settings::{Resolved, StoreSettings};
 use super::signals;
 use super::stores::Stores;
 use super::{Failure, logging, print};
@@ -59,7 +59,7 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
         std::future::ready(())
     })?;
     stores.start_keeper(&runtime)?;
-    print(&announcement(&preflight, &runtime, &listeners));
+    print(&announcement(&preflight, &settings.store, &runtime, &listeners));
 
     let listeners = Arc::new(Mutex::new(listeners));
     let accepted = runtime.run_on_all(move |shard| {
@@ -151,7 +151,12 @@ async fn drained(handle: Handle, deadline: Duration) {
 }
 
 /// What is printed at start: where it listens, which engine runs and why, and two lines to try.
-fn announcement(preflight: &Preflight, runtime: &Runtime, listeners: &Listeners) -> String {
+fn announcement(
+    preflight: &Preflight,
+    store: &StoreSettings,
+    runtime: &Runtime,
+    listeners: &Listeners,
+) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
         let _ = writeln!(out, "{text}");
@@ -160,6 +165,7 @@ fn announcement(preflight: &Preflight, runtime: &Runtime, listeners: &Listeners)
     line(format!("annulus {version}, process {process}"));
     line(format!("engine   {}", runtime.report()));
     line(format!("threads  {}", preflight.plan));
+    line(format!("store    {store}"));
     if let Some(address) = listeners.resp_address {
         line(format!("RESP     {address}"));
     }

@@ -18,8 +18,8 @@ use super::lanes::Lanes;
 use crate::clock::{self, Instant};
 use crate::limits;
 
-/// When an acknowledged write is on stable storage. A process that is killed, on a machine that goes
-/// on, loses nothing of the first, and of the others what it did in the last few milliseconds.
+/// When an acknowledged write is on stable storage. A process that is killed, on a machine that
+/// goes on, loses nothing of the first, and of the others what it did in the last few milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Before it is acknowledged. Nothing acknowledged is ever lost.

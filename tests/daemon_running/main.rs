@@ -7,6 +7,7 @@
 
 mod clients;
 mod daemon;
+mod kept;
 mod refusals;
 mod resp;
 

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a store that is kept nowhere promises nothing: asking both of it is refused.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,20 @@ pub struct StoreSettings {
     pub memory_bytes_max: u64,
     /// Which keys give way there.
     pub eviction: memory::Policy,
+}
+
+impl fmt::Display for StoreSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(data) = &self.data else { return formatter.write_str("in memory only") };
+        let data = data.display();
+        match self.fsync {
+            Policy::Always => write!(formatter, "{data}, fsync always"),
+            Policy::Interval => {
+                write!(formatter, "{data}, fsync within {:?}", self.fsync_interval)
+            }
+            Policy::Never => write!(formatter, "{data}, fsync none"),
+        }
+    }
 }
 
 impl StoreSettings {
@@ -131,6 +146,9 @@ mod tests {
         assert_eq!(data("/var/lib/annulus"), Some(PathBuf::from("/var/lib/annulus")));
         assert_eq!(data("./none"), Some(PathBuf::from("./none")));
         assert_eq!(data("none"), None);
+        assert_eq!(default.to_string(), "./annulus-data, fsync within 1s");
+        let memory = resolved(&[("store.data", "none")]).expect("valid").store;
+        assert_eq!(memory.to_string(), "in memory only");
     }
 
     const SECOND: Duration = Duration::from_secs(1);

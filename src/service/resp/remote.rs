@@ -197,7 +197,9 @@ pub(super) async fn join(
             let note_and_open = move || {
                 let store = store_here();
                 let _ = store.visit(|home| {
-                    home.owned().map(|own| own.note_changes(&changes, wrote));
+                    if let Some(own) = home.owned() {
+                        own.note_changes(&changes, wrote);
+                    }
                 });
                 if let Some(gate) = store.gate() {
                     gate.open();

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::log::Admission;
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder};
-use crate::store::{Home, Partition, PartitionId, Room};
+use crate::store::{Home, PartitionId, Room};
 
 use super::ahead::{Ahead, Progress};
 use super::client::Client;
@@ -466,16 +466,19 @@ impl Turn<'_, '_> {
         let (db, protocol) = (self.client.db, self.client.protocol);
         if !ids.iter().all(|&id| self.home.reaches(id)) {
             let mut joint = Joint::new((command, db, protocol), merge);
-            ids.iter().for_each(|&id| joint.push(id, words_at(args, 1..args.len())));
+            for &id in &ids {
+                joint.push(id, words_at(args, 1..args.len()));
+            }
             return Some(Box::new(joint));
         }
         let (partitions, now_ms, out) = (ids.len(), self.now_ms, &mut *self.out);
         let count = self.home.with_all(&ids, |lent| {
-            let work = |partition: &mut &mut Partition| {
+            let mut count = 0;
+            for partition in lent {
                 let reply = Encoder::new(out, protocol);
-                each(&mut Call { partition, args, partitions, db, now_ms, reply })
-            };
-            lent.iter_mut().map(work).sum()
+                count += each(&mut Call { partition, args, partitions, db, now_ms, reply });
+            }
+            count
         });
         joint::reply(merge, count, &mut Encoder::new(out, protocol));
         None
