@@ -110,3 +110,11 @@ fn the_daemon_replies_like_redis_on_threads() {
     let mut annulus = Wire::annulus("threads");
     compare(3, |request| annulus.ask(request));
 }
+
+#[test]
+fn the_daemon_with_a_log_replies_like_redis() {
+    for engine in ["uring", "epoll", "threads"] {
+        let mut annulus = Wire::kept(engine);
+        compare(3, |request| annulus.ask(request));
+    }
+}

@@ -50,6 +50,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/driver/ring/door.rs",
     "src/driver/ring/file.rs",
     "src/driver/ring/mod.rs",
+    "src/driver/ring/tests.rs",
     "src/driver/settle.rs",
     "src/executor/mod.rs",
     "src/executor/task.rs",

@@ -4,6 +4,9 @@
 //! [`limits::POOLED_BYTES_MAX`]; what is asked for beyond is allocated and freed, so nobody waits
 //! for memory while holding some. A buffer may move to another thread and then stays with that
 //! one's pool. Invariant: memory in the pool is initialised and in nobody else's hands.
+//!
+//! It is not registered with the ring: that saved 3 % of the CPU of a 4 KiB read (2.81 to 2.72 µs,
+//! within the noise) and would be charged to the memory that a user may lock (RLIMIT_MEMLOCK).
 
 use std::cell::RefCell;
 use std::fmt;

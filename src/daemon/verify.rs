@@ -50,9 +50,7 @@ pub(super) fn report(
     let (figures, last) = (&recovered.figures, recovered.start.next.lsn.0 - 1);
     match figures.first {
         Some(first) => line("records", &format!("{first} to {last}")),
-        None => {
-            line("records", &format!("none that a snapshot does not hold; the last was {last}"))
-        }
+        None => line("records", &format!("none behind the snapshots; the last was {last}")),
     }
     line("keys", &figures.keys.to_string());
     match &recovered.torn {

@@ -124,8 +124,8 @@ impl Driver {
     /// what it owns.
     pub(crate) fn submit(&mut self, op: Op, now: Instant) -> Result<SlotKey, (Errno, Op)> {
         if self.is_full() {
-            // The descriptor of a `Close` is closed here. What is known of its number would be taken
-            // for its next owner's.
+            // The descriptor of a `Close` is closed here. What is known of its number would be
+            // taken for its next owner's.
             let Op::Close { descriptor } = op else { return Err((Errno(libc::ENFILE), op)) };
             self.release(descriptor.as_raw_fd());
             match &mut *self.backend {
@@ -439,7 +439,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    /// What it owns is not lost, and a number that was closed there means nothing to the backend.
+    /// What it owns is not lost, and a number that was closed there means nothing any more.
     #[test]
     fn at_the_limit_an_operation_comes_back_and_a_close_is_known_to_the_backend() {
         let buffers = BufferSettings { count: 4, size: 4096 };

@@ -249,7 +249,8 @@ impl File {
     ) -> Result<Vec<ReadBuffer>> {
         check_offset(offset, 0).map_err(|errno| Error::io(READING, errno))?;
         check_count(READING, buffers.len())?;
-        let op = Op::ReadVectoredAt { file: self.raw(), scatter: Scatter::new(buffers), offset };
+        let scatter = Box::new(Scatter::new(buffers));
+        let op = Op::ReadVectoredAt { file: self.raw(), scatter, offset };
         match Completion::new(op).await {
             Outcome { result: Ok(_), op: Op::ReadVectoredAt { scatter, .. } } => {
                 Ok(scatter.into_buffers())

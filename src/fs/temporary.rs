@@ -156,8 +156,8 @@ impl Drop for TemporaryFile {
 /// `path` is what it was, or all of `content`; once this returns, all of `content`.
 ///
 /// What was there is not written to: whoever has it open keeps the old contents, other names of it
-/// too, and the new file has the permissions and the owner of a new one. A symbolic link is replaced
-/// itself.
+/// too, and the new file has the permissions and the owner of a new one. A symbolic link is
+/// replaced itself.
 ///
 /// A dropped future does not stop it: the old file is replaced soon, or not at all.
 ///
@@ -218,7 +218,8 @@ mod tests {
         runtime.block_on(async {
             let file = TemporaryFile::create(place.clone(), false).await.unwrap();
             let [name] = &names()[..] else { panic!("it has a name") };
-            assert!(name.starts_with(".annulus-") && name.ends_with(".tmp"), "{name}");
+            let is_temporary = Path::new(name).extension().is_some_and(|end| end == "tmp");
+            assert!(name.starts_with(".annulus-") && is_temporary, "{name}");
             file.write_at(b"one", 0).await.unwrap();
             let target = place.join("target");
             file.persist_durably(&target).await.unwrap();

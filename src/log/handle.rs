@@ -75,6 +75,8 @@ pub struct Log {
     calls: AtomicU64,
     /// When the first of what waits was appended.
     pending_since: AtomicU64,
+    /// When the first of what is in records but not durable was appended; 0 when all of it is.
+    undurable_since: AtomicU64,
     /// Records up to here are needed no more; 0 when that is done.
     trim: AtomicU64,
     reason: Mutex<Arc<str>>,
@@ -128,6 +130,7 @@ impl Log {
             wanted: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             pending_since: AtomicU64::new(0),
+            undurable_since: AtomicU64::new(0),
             trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
@@ -282,7 +285,26 @@ impl Log {
 
     #[inline]
     fn is_behind(&self) -> bool {
-        self.held.load(Ordering::Relaxed) || self.lanes.bytes() > limits::LOG_PENDING_BYTES_MAX
+        let pending_bytes = self.lanes.bytes();
+        self.held.load(Ordering::Relaxed)
+            || pending_bytes > limits::LOG_PENDING_BYTES_MAX
+            || self.policy() == Policy::Interval && self.is_late(pending_bytes > 0)
+    }
+
+    /// Whether something that may have been acknowledged has not become durable for an interval.
+    /// Asked by who writes, so that it holds whatever keeps the log's writer from looking.
+    fn is_late(&self, is_pending: bool) -> bool {
+        let undurable = self.undurable_since.load(Ordering::Acquire);
+        let pending = if is_pending { self.pending_since.load(Ordering::Acquire) } else { 0 };
+        // What is in records came before what waits.
+        let oldest = if undurable != 0 { undurable } else { pending };
+        oldest != 0 && clock::now() > Instant::from_nanos(oldest) + self.interval()
+    }
+
+    /// Notes when the first of what is not durable was appended, or that all of it is.
+    pub(super) fn set_undurable_since(&self, since: Option<Instant>) {
+        let nanos = since.map_or(0, Instant::as_nanos);
+        self.undurable_since.store(nanos, Ordering::Release);
     }
 
     /// Stalls writes because a snapshot is behind, or lets them go on as far as that is concerned.

@@ -42,7 +42,7 @@ impl Head {
     }
 
     fn flags(&self) -> u16 {
-        u16::from(self.sealed) * FLAG_SEALED | u16::from(self.end) * FLAG_END
+        (u16::from(self.sealed) * FLAG_SEALED) | (u16::from(self.end) * FLAG_END)
     }
 }
 

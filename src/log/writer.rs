@@ -181,6 +181,7 @@ impl Writer {
             self.sync().await?;
         }
         let (since, began) = (self.log.pending_since(), clock::now());
+        self.log.set_undurable_since(Some(self.undurable_since.unwrap_or(since)));
         self.gathered_at = began;
         let payload_bytes = self.gather();
         let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
@@ -195,6 +196,7 @@ impl Writer {
             if self.undurable_since.is_some() {
                 self.sync_now().await?;
             }
+            self.log.set_undurable_since(None);
             self.is_durable(head.link.lsn);
         } else {
             self.undurable_since.get_or_insert(since);
@@ -303,6 +305,7 @@ impl Writer {
     /// Makes durable what was written.
     async fn sync(&mut self) -> Result<()> {
         self.sync_now().await?;
+        self.log.set_undurable_since(None);
         self.is_durable(self.log.written_lsn());
         Ok(())
     }

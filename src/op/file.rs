@@ -58,7 +58,7 @@ pub(crate) struct Scatter {
 }
 
 impl Scatter {
-    pub(crate) fn new(mut buffers: Vec<ReadBuffer>) -> Box<Self> {
+    pub(crate) fn new(mut buffers: Vec<ReadBuffer>) -> Self {
         assert!(buffers.len() <= limits::FILE_VECTORS_COUNT_MAX);
         let vectors = buffers
             .iter_mut()
@@ -67,7 +67,7 @@ impl Scatter {
                 libc::iovec { iov_base: start.as_ptr().cast(), iov_len: length }
             })
             .collect();
-        Box::new(Self { buffers, vectors })
+        Self { buffers, vectors }
     }
 
     /// Where the read goes, valid as long as this stays where it is.

@@ -239,7 +239,7 @@ impl Store {
             Holding::Owned(owned) => {
                 let mut partition = owned.partition.borrow_mut();
                 let before = partition.stats;
-                partition.count_uses(self.limit.policy().counts_uses());
+                partition.count_uses(self.limit.counts_uses());
                 let mut home = home(Reach::One(owned.id, &mut partition));
                 let result = visit(&mut home);
                 let trace = home.trace;
@@ -345,7 +345,7 @@ impl<'a> Home<'a> {
                 let mut partition = lock(&partitions[id.index()]);
                 let before = partition.stats;
                 if let Some(limit) = self.limit {
-                    partition.count_uses(limit.policy().counts_uses());
+                    partition.count_uses(limit.counts_uses());
                 }
                 let result = work(&mut partition);
                 partition.stats.report_since(before);

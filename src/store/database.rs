@@ -75,10 +75,15 @@ impl Database<'_> {
         let hash = self.keyspace.hash(key);
         let found = match self.keyspace.lookup(hash, key) {
             Some(found) => {
-                self.before_change(found);
-                self.keyspace.touch(found, &mut self.ledger.meter);
-                self.keyspace.assign(found, content);
-                self.keyspace.apply(found, expiry);
+                self.capture(found);
+                // Equally long content, which is frequent, takes no more memory and no less.
+                let value = self.keyspace.touch(found, &mut self.ledger.meter);
+                let mut resized = !value.overwrite_string(content);
+                if resized {
+                    self.keyspace.assign(found, content);
+                }
+                resized |= self.keyspace.apply(found, expiry);
+                self.ledger.unpublished |= resized;
                 found
             }
             None => self.insert(hash, key, Value::String(Text::new(content)), expiry),
@@ -214,6 +219,11 @@ impl Database<'_> {
     #[inline]
     fn before_change(&mut self, found: Found) {
         self.ledger.unpublished = true;
+        self.capture(found);
+    }
+
+    #[inline]
+    fn capture(&mut self, found: Found) {
         if let Some(capture) = &mut self.ledger.capture {
             capture.before_change(self.number, self.keyspace, found);
         }

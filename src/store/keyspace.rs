@@ -230,10 +230,11 @@ impl Keyspace {
     /// Gives a key found a string value.
     #[inline]
     pub(super) fn assign(&mut self, found: Found, content: &[u8]) {
-        let entry = self.entries.get_mut(found.0);
-        if !entry.is_some_and(|entry| entry.value.overwrite_string(content)) {
-            self.update(found, |value| *value = Value::String(Text::new(content)));
-        }
+        self.update(found, |value| {
+            if !value.overwrite_string(content) {
+                *value = Value::String(Text::new(content));
+            }
+        });
     }
 
     /// Gives a key found another value.
@@ -305,16 +306,17 @@ impl Keyspace {
         self.entry(found).stamp
     }
 
-    /// Notes that a key found is being used.
+    /// Notes that a key found is being used; answers its value.
     #[inline]
-    pub(super) fn touch(&mut self, found: Found, meter: &mut Meter) {
-        if let Some(entry) = self.entries.get_mut(found.0) {
-            let stamp = meter.used(entry.stamp);
-            // Memory that is only read stays clean.
-            if stamp != entry.stamp {
-                entry.stamp = stamp;
-            }
+    pub(super) fn touch(&mut self, found: Found, meter: &mut Meter) -> &mut Value {
+        let entry = self.entries.get_mut(found.0);
+        let entry = entry.expect("a key found stays until the keyspace is changed");
+        let stamp = meter.used(entry.stamp);
+        // Memory that is only read stays clean.
+        if stamp != entry.stamp {
+            entry.stamp = stamp;
         }
+        &mut entry.value
     }
 
     /// A key near the place that `random` picks, expired or not.
@@ -356,17 +358,22 @@ impl Keyspace {
         deadline.is_some_and(|deadline| deadline.at_ms <= now_ms)
     }
 
-    /// Treats the deadline of a key found as told.
+    /// Treats the deadline of a key found as told; answers whether that was to do anything.
     #[inline]
-    pub(super) fn apply(&mut self, found: Found, expiry: Expiry) {
+    pub(super) fn apply(&mut self, found: Found, expiry: Expiry) -> bool {
         match expiry {
-            Expiry::Keep => {}
+            Expiry::Keep => false,
             Expiry::Never => {
-                if self.entry(found).deadline != NO_DEADLINE {
+                let has_deadline = self.entry(found).deadline != NO_DEADLINE;
+                if has_deadline {
                     self.remove_deadline(found.0);
                 }
+                has_deadline
             }
-            Expiry::At(at_ms) => self.set_deadline(found, Some(at_ms)),
+            Expiry::At(at_ms) => {
+                self.set_deadline(found, Some(at_ms));
+                true
+            }
         }
     }
 

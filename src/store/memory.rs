@@ -4,7 +4,7 @@
 //! Invariant: a partition writes its own figures and nobody else's; the limit itself may be changed
 //! at any time, and takes effect with the next write.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -109,6 +109,8 @@ pub struct Limit {
     /// 0: there is none.
     bytes_max: AtomicU64,
     policy: AtomicU8,
+    /// Whether the policy counts uses: asked for by every visit.
+    counts_uses: AtomicBool,
     samples: AtomicU32,
     peak: AtomicUsize,
     partitions: Box<[CachePadded<Published>]>,
@@ -120,6 +122,7 @@ impl Limit {
         Self {
             bytes_max: AtomicU64::new(0),
             policy: AtomicU8::new(Policy::NoEviction as u8),
+            counts_uses: AtomicBool::new(false),
             samples: AtomicU32::new(SAMPLES_COUNT),
             peak: AtomicUsize::new(0),
             partitions: (0..partitions).map(|_| CachePadded::default()).collect(),
@@ -146,6 +149,13 @@ impl Limit {
     /// Changes which keys give way.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
+        self.counts_uses.store(policy.counts_uses(), Ordering::Relaxed);
+    }
+
+    /// Whether uses of keys are counted, rather than dated.
+    #[inline]
+    pub(super) fn counts_uses(&self) -> bool {
+        self.counts_uses.load(Ordering::Relaxed)
     }
 
     /// How many keys are compared to find one that gives way.

@@ -74,10 +74,10 @@ impl Partition {
     /// Finds `key` in database `db` for a command that reads it; counts a hit or a miss.
     #[inline]
     pub fn read(&mut self, db: usize, key: &[u8], now_ms: u64) -> Option<&Value> {
-        match self.find(db, key, now_ms) {
+        match self.peek(db, key, now_ms) {
             Some(found) => {
                 self.stats.hits += 1;
-                Some(self.keyspaces[db].value(found))
+                Some(self.keyspaces[db].touch(found, &mut self.ledger.meter))
             }
             None => {
                 self.stats.misses += 1;

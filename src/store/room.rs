@@ -71,10 +71,15 @@ fn has_victims(policy: Policy, usage: Usage) -> bool {
 impl Home<'_> {
     /// Makes room for a write, when `waiting_bytes` of other writes are on their way to partitions
     /// out of reach.
+    #[inline]
     pub fn make_room(&mut self, waiting_bytes: usize) -> Room {
-        let Some(limit) = self.limit.filter(|limit| limit.bytes_max() != 0) else {
-            return Room::Enough;
-        };
+        match self.limit.filter(|limit| limit.bytes_max() != 0) {
+            None => Room::Enough,
+            Some(limit) => self.make_room_within(limit, waiting_bytes),
+        }
+    }
+
+    fn make_room_within(&mut self, limit: &Limit, waiting_bytes: usize) -> Room {
         let rules = limit.rules();
         match &mut self.reach {
             Reach::One(id, partition) => {

@@ -27,6 +27,8 @@ struct Entry {
     sequence: u64,
     /// Those sent together have the number of the first.
     batch: u64,
+    /// Not before this it was done.
+    sent: Instant,
     operation: Operation,
     fate: Fate,
 }
@@ -144,7 +146,8 @@ impl Client {
         let sequence = self.next;
         self.next += 1;
         connection.push(&operation.command(self.id, sequence));
-        self.entries.push(Entry { sequence, batch, operation, fate: Fate::Sent });
+        let sent = Instant::now();
+        self.entries.push(Entry { sequence, batch, sent, operation, fate: Fate::Sent });
     }
 
     /// Notes what became of an operation; false when the client stops.
@@ -175,6 +178,12 @@ impl Client {
     fn told(&self, index: usize) -> String {
         let entry = &self.entries[index];
         format!("operation {} ({:?})", entry.sequence, entry.operation)
+    }
+
+    /// When the last of what was acknowledged was sent.
+    pub(crate) fn last_sent(&self) -> Option<Instant> {
+        let is_acknowledged = |entry: &&Entry| matches!(entry.fate, Fate::Acknowledged(_));
+        self.entries.iter().rfind(is_acknowledged).map(|entry| entry.sent)
     }
 
     /// How many of the entries must be there.

@@ -25,7 +25,8 @@ fn client() -> (Client, Vec<Model>) {
         model.apply(client.id, sequence, &operation);
         let at = Fate::Acknowledged(began + Duration::from_millis(index as u64));
         let fate = if index < ACKNOWLEDGED { at } else { Fate::Sent };
-        client.entries.push(Entry { sequence, batch: sequence, operation, fate });
+        let sent = began;
+        client.entries.push(Entry { sequence, batch: sequence, sent, operation, fate });
         states.push(model.settled());
     }
     (client, states)

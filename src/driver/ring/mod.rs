@@ -161,6 +161,9 @@ impl Ring {
     /// Queues the entry of a one-shot operation.
     pub(super) fn start(&mut self, key: SlotKey, slots: &mut Slots) {
         let op = slots.op(key).expect("an operation is started in a live slot");
+        if matches!(op, Op::Close { .. }) && !self.closes_now(op) {
+            return slots.complete(key, Ok(Value::Count(0)), clock::now());
+        }
         match op {
             Op::WaitChild { process, held } if !self.given.wait_child => {
                 match calls::open_process(*process) {
@@ -172,11 +175,6 @@ impl Ring {
                 let (socket, how) = (*socket, *how);
                 let result = self.shut_down(socket, how);
                 return slots.complete(key, result.map(Value::Count), clock::now());
-            }
-            Op::Close { .. } => {
-                if !self.closes_now(op) {
-                    return slots.complete(key, Ok(Value::Count(0)), clock::now());
-                }
             }
             _ if op.is_on_file() => return self.start_file(key, slots),
             _ => {}

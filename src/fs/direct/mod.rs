@@ -54,8 +54,9 @@ impl OpenOptions {
 ///
 /// Reads and writes of any offset and length work; those at multiples of
 /// [`DirectFile::alignment`], from aligned memory such as a [`PooledBuffer`], go to the disk
-/// without a copy. Direct does not mean durable: that is [`DirectFile::write_durable_at`], or a
-/// sync by [`DirectFile::file`].
+/// without a copy, in as few operations as [`limits::TRANSFER_BYTES_MAX`] allows; the kernel cuts
+/// them to what the device takes. Direct does not mean durable: that is
+/// [`DirectFile::write_durable_at`], or a sync by [`DirectFile::file`].
 ///
 /// ```
 /// use annulus::{Runtime, buffer::PooledBuffer, fs::OpenOptions};

@@ -15,7 +15,7 @@ use crate::log::reader::{Damage, Damaged, Files, Place, ReadError, SnapshotReade
 use crate::log::record::sections;
 use crate::log::{Lsn, Slots, StoreId, name};
 use crate::store::slots::slot_of;
-use crate::store::{Change, Partition};
+use crate::store::{Change, Partition, Stats};
 
 /// Some records, on their way to every applier.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl<F: Files> Applier<'_, F> {
         }
         for partition in &mut *self.partitions {
             partition.expire_some(now_ms, usize::MAX);
-            partition.stats = Default::default();
+            partition.stats = Stats::default();
         }
         Ok(())
     }

@@ -29,12 +29,14 @@ pub(in crate::store) fn history() -> (Memory, Vec<Content>) {
         changes.push(set("large", &large));
         let payload = payload(&changes);
         match number {
-            3 => drop(forge.record_and_rotate(&payload, Vec::new())),
+            3 => forge.record_and_rotate(&payload, Vec::new()),
             6 => {
                 let recycled = forge.files[&1].clone();
                 forge.record_and_rotate(&payload, recycled);
             }
-            _ => drop(forge.record(&payload)),
+            _ => {
+                forge.record(&payload);
+            }
         }
         if number == 4 {
             forge.restart();

@@ -111,7 +111,9 @@ pub(in crate::store) fn section(slots: Slots, content: &[u8]) -> Vec<u8> {
 /// The payload of a record with these changes, as one partition writes it.
 pub(in crate::store) fn payload(changes: &[Change<'_>]) -> Vec<u8> {
     let mut content = Vec::new();
-    changes.iter().for_each(|change| change.encode(&mut content));
+    for change in changes {
+        change.encode(&mut content);
+    }
     section(ALL, &content)
 }
 
@@ -270,10 +272,11 @@ fn what_snapshots_and_log_do_not_cover_is_refused() {
     forge.record(&payload(&[set("a", "2")]));
     let memory = Memory::of(&forge).with_snapshot(ALL, 1, &[("a", "1")]);
     let mut without_snapshot = memory.clone();
-    without_snapshot.files.retain(|name, _| !name.ends_with("1.seg") && !name.ends_with(".snap"));
+    without_snapshot.files.remove(&name::snapshot(ALL, Lsn(1)));
+    without_snapshot.files.remove(&name::segment(1));
     assert_eq!(without_snapshot.damaged(), Damaged::Begins(Lsn(2)));
     let mut without_log = memory.clone();
-    without_log.files.retain(|name, _| !name.ends_with(".seg"));
+    without_log.files.retain(|name, _| name::parse_segment(name).is_none());
     assert_eq!(without_log.damaged(), Damaged::NoLog);
     let later = memory.with_snapshot(ALL, 3, &[("a", "3")]);
     assert_eq!(later.damaged(), Damaged::EndsBefore(Lsn(3)));

@@ -325,7 +325,8 @@ mod tests {
         let store = Store::owning_partition(map, id, partition, Some(Arc::new(log)));
         let _ = store.visit(|home| home.with(id, Partition::begin_capture));
         let capturing = Capturing { store: &store, id };
-        store.log().map(|log| log.hold_writers(true));
+        let Some(log) = store.log() else { panic!("it has a log") };
+        log.hold_writers(true);
         assert_eq!(store.admission(), Admission::Stalled);
         drop(capturing);
         assert_eq!(store.admission(), Admission::Open);
