@@ -310,19 +310,19 @@ fn watch(
     loop {
         let is_last = ended.load(Ordering::Acquire);
         if beside != Beside::Nothing && saving.is_none() && !is_last {
-            let done = saves_done(&mut client)?;
+            let (before, _) = saves(&mut client)?;
             client.ask(&["BGSAVE"])?;
-            saving = Some((Instant::now(), done));
+            saving = Some((Instant::now(), before));
         }
         thread::sleep(LOOK_INTERVAL);
-        let done = saves_done(&mut client)?;
+        let (count, under_way) = saves(&mut client)?;
         if beside == Beside::SavesMeasured {
             let bytes = resident::bytes(process)?;
             watched.memory_peak = watched.memory_peak.max(Some(bytes));
         }
         if let Some((since, before)) = saving {
             let elapsed = since.elapsed();
-            if done > before {
+            if count > before && !under_way {
                 watched.saves.push(elapsed.as_secs_f64());
                 saving = None;
             } else if elapsed > PATIENCE {
@@ -336,14 +336,17 @@ fn watch(
     }
 }
 
-/// How many saves the server has finished; a failure if the last one was.
-fn saves_done(client: &mut Client) -> Result<u64, Failure> {
+/// How many saves there were, and whether one is under way; a failure if the last one failed. redis
+/// counts a save when it begins, annulus when it ends.
+fn saves(client: &mut Client) -> Result<(u64, bool), Failure> {
     let state = client.ask(&["INFO", "persistence"])?;
     if field(&state, "rdb_last_bgsave_status") != Some("ok") {
         return Err(Failure::Failed("a save failed: see the server's log".into()));
     }
-    let done = field(&state, "rdb_saves").and_then(|count| count.parse().ok());
-    done.ok_or_else(|| Failure::Failed("INFO does not say how many saves there were".into()))
+    let count = field(&state, "rdb_saves").and_then(|count| count.parse().ok());
+    let count = count
+        .ok_or_else(|| Failure::Failed("INFO does not say how many saves there were".into()))?;
+    Ok((count, field(&state, "rdb_bgsave_in_progress") != Some("0")))
 }
 
 /// The value of a line `name:value`.
