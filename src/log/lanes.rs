@@ -1,7 +1,8 @@
 //! Where changes wait for the next record: a lane for each partition, so that shards do not get in
 //! each other's way. Filled by the store after each visit, emptied by the log's writer.
 //!
-//! Invariant: everything in a lane under one number goes into the record of that number, whole.
+//! Invariant: everything in a lane under one number goes into the record of that number, whole; and
+//! what is added later, to any lane, never goes into an earlier record.
 //! Several locks are taken in ascending order.
 
 use std::collections::VecDeque;
@@ -107,19 +108,21 @@ impl Lanes {
         (lsn, before == 0)
     }
 
-    /// The record for `bytes` of changes that may go into `lsn`: one of their own if much waits
-    /// already, so that no record is much longer than one command makes it.
+    /// The record for `bytes` of changes to lanes that have come to `lsn`. It is never before the
+    /// record of changes that were added earlier to another lane: who adds these may have seen
+    /// those. If much waits already it is one of their own, so that no record is much longer than
+    /// one command makes it.
     #[inline]
     fn place(&self, lsn: Lsn, before: usize, bytes: usize) -> Lsn {
-        if before == 0 || before + bytes <= RECORD_BYTES_HIGH {
+        let least = if before == 0 || before + bytes <= RECORD_BYTES_HIGH {
+            self.last.load(Ordering::Acquire)
+        } else {
+            self.last.fetch_add(1, Ordering::AcqRel) + 1
+        };
+        let lsn = lsn.max(Lsn(least));
+        if lsn.0 > least {
             self.last.fetch_max(lsn.0, Ordering::AcqRel);
-            return lsn;
         }
-        let own = self.last.fetch_add(1, Ordering::AcqRel) + 1;
-        if own >= lsn.0 {
-            return Lsn(own);
-        }
-        self.last.fetch_max(lsn.0, Ordering::AcqRel);
         lsn
     }
 
@@ -192,13 +195,25 @@ mod tests {
         lanes.append(0, b"before");
         lanes.append(1, b"other");
         assert_eq!(lanes.draw_line(0), Lsn(1));
+        assert_eq!(lanes.append(1, b" lane").0, Lsn(1), "the line is drawn in one lane");
         assert_eq!(lanes.append(0, b"after").0, Lsn(2));
-        assert_eq!(lanes.append(1, b" lane").0, Lsn(1));
         assert_eq!(lanes.draw_line(0), Lsn(2));
         assert_eq!(lanes.append(0, b"last").0, Lsn(3));
         assert_eq!(gathered(&lanes, 1), [(0, b"before".to_vec()), (1, b"other lane".to_vec())]);
         assert_eq!(gathered(&lanes, 2), [(0, b"after".to_vec())]);
         assert_eq!(gathered(&lanes, 3), [(0, b"last".to_vec())]);
+    }
+
+    #[test]
+    fn what_is_added_later_is_in_no_earlier_record() {
+        let lanes = Lanes::new(2, Lsn(1));
+        lanes.append(0, b"snapshot");
+        lanes.draw_line(0);
+        assert_eq!(lanes.append(0, b"cause").0, Lsn(2));
+        assert_eq!(lanes.append(1, b"effect").0, Lsn(2), "it may have seen the cause");
+        assert_eq!(gathered(&lanes, 1), [(0, b"snapshot".to_vec())]);
+        let both = [(0, b"cause".to_vec()), (1, b"effect".to_vec())];
+        assert_eq!(gathered(&lanes, 2), both);
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl Segments {
                 }
             };
             *spare.borrow_mut() = prepared;
-            full.is_over();
+            full.end();
         };
         task::Builder::new().name("log spare").spawn(preparing).detach();
     }
@@ -281,7 +281,7 @@ impl Full {
     }
 
     /// There was room at last.
-    pub(super) fn is_over(self) {
+    pub(super) fn end(self) {
         if self.refuses {
             tracing::info!("there is room for the log again");
             self.log.set_stalled(false);

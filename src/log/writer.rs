@@ -278,7 +278,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        full.is_over();
+        full.end();
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         };
-        full.is_over();
+        full.end();
         Ok(done)
     }
 

@@ -97,6 +97,7 @@ impl LockedStore {
     }
 
     /// The same store, its memory limited by `limit`, which was made for as many partitions.
+    #[must_use]
     pub fn limited(mut self, limit: Arc<Limit>) -> Self {
         for (id, partition) in self.map.partitions().zip(self.partitions.iter()) {
             limit.publish(id, lock(partition).usage());
@@ -144,6 +145,7 @@ impl Store {
     }
 
     /// The same store, its memory limited by `limit`, which was made for as many partitions.
+    #[must_use]
     pub fn limited(mut self, limit: Arc<Limit>) -> Self {
         if let Holding::Owned(owned) = &self.holding {
             limit.publish(owned.id, owned.partition.borrow().usage());

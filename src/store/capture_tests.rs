@@ -89,7 +89,9 @@ proptest! {
         stride in 1..20usize,
     ) {
         let mut partition = Partition::default();
-        before.iter().for_each(|step| run(&mut partition, step));
+        for step in &before {
+            run(&mut partition, step);
+        }
         let expected = capture_whole(&mut partition);
 
         partition.begin_capture();
@@ -111,7 +113,9 @@ proptest! {
     ) {
         let mut partition = Partition::new((0, 16384));
         partition.keep(crate::store::Keeping::Changes);
-        steps.iter().for_each(|step| run(&mut partition, step));
+        for step in &steps {
+            run(&mut partition, step);
+        }
         let mut replica = Partition::new((0, 16384));
         let changes = partition.changes().to_vec();
         let mut rest = changes.as_slice();

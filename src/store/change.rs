@@ -270,7 +270,9 @@ mod tests {
     #[test]
     fn changes_come_back_in_order() {
         let mut bytes = Vec::new();
-        SAMPLES.iter().for_each(|change| change.encode(&mut bytes));
+        for change in SAMPLES {
+            change.encode(&mut bytes);
+        }
         let mut input = bytes.as_slice();
         for change in SAMPLES {
             assert_eq!(Change::decode(&mut input), Ok(Some(change)));

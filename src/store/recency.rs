@@ -70,7 +70,7 @@ impl Meter {
     fn counted_once_more(&mut self, before: Stamp) -> Stamp {
         let count = self.frequency(before);
         let odds = u64::from(count.saturating_sub(COUNT_NEW)) * GROWTH_FACTOR + 1;
-        let grows = count < COUNT_MAX && self.random(0) % odds == 0;
+        let grows = count < COUNT_MAX && self.random(0).is_multiple_of(odds);
         self.counted(count + u32::from(grows))
     }
 

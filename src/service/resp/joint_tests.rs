@@ -137,7 +137,7 @@ impl Client {
         let words: Vec<&str> = line.split(' ').collect();
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         self.0.get_mut().write_all(request.as_bytes()).expect("the server listens");
         let mut reply = String::new();

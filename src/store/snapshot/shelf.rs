@@ -37,7 +37,7 @@ impl Shelf {
         let newest = self.newest();
         let is_needed = |(slots, lsn): &Shelved| {
             let range = usize::from(slots.from)..usize::from(slots.until);
-            newest[range].iter().any(|newest| *newest == Some(*lsn))
+            newest[range].contains(&Some(*lsn))
         };
         self.snapshots.extract_if(.., |shelved| !is_needed(shelved)).collect()
     }
