@@ -119,20 +119,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let windows = windows(&plan, &contenders, arguments.rounds());
     let window = arguments.window(windows)?;
     let all_cores = affinity::allowed_cores()?;
-    for (fact, value) in environment.lines() {
+    let cores = Cores::split(1)?;
+    let mut facts = environment.lines();
+    facts.push(("cores", cores.line()));
+    if let Some(disk) = disk {
+        facts.push(("data", format!("{} at {}", disk.name(), arguments.dir.display())));
+    }
+    let seconds = window.as_secs_f64();
+    facts.push(("rounds", format!("{} rounds of {seconds:.2} s", arguments.rounds())));
+    for (fact, value) in facts {
         say(format_args!("{fact:<13} {value}"));
     }
-    let cores = Cores::split(1)?;
-    say(format_args!("{:<13} {}", "cores", cores.line()));
-    if let Some(disk) = disk {
-        say(format_args!("{:<13} {} at {}", "data", disk.name(), arguments.dir.display()));
-    }
-    say(format_args!(
-        "{:<13} {} rounds of {:.2} s",
-        "rounds",
-        arguments.rounds(),
-        window.as_secs_f64()
-    ));
     let progress = progress_bar(windows);
     let program = Program {
         rounds: arguments.rounds(),
