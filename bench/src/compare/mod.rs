@@ -120,7 +120,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let window = arguments.window(windows)?;
     let all_cores = affinity::allowed_cores()?;
     let cores = Cores::split(1)?;
-    arguments.announce(&environment, &cores, disk, window);
+    let mut facts = environment.lines();
+    facts.push(("cores", cores.line()));
+    if let Some(disk) = disk {
+        facts.push(("data", format!("{} at {}", disk.name(), arguments.dir.display())));
+    }
+    let seconds = window.as_secs_f64();
+    facts.push(("rounds", format!("{} rounds of {seconds:.2} s", arguments.rounds())));
+    for (fact, value) in facts {
+        say(format_args!("{fact:<13} {value}"));
+    }
     let progress = progress_bar(windows);
     let program = Program {
         rounds: arguments.rounds(),
@@ -157,25 +166,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// Says what will be done, and where.
-    fn announce(
-        &self,
-        environment: &Environment,
-        cores: &Cores,
-        disk: Option<FileSystem>,
-        window: Duration,
-    ) {
-        for (fact, value) in environment.lines() {
-            say(format_args!("{fact:<13} {value}"));
-        }
-        say(format_args!("{:<13} {}", "cores", cores.line()));
-        if let Some(disk) = disk {
-            say(format_args!("{:<13} {} at {}", "data", disk.name(), self.dir.display()));
-        }
-        let (rounds, seconds) = (self.rounds(), window.as_secs_f64());
-        say(format_args!("{:<13} {rounds} rounds of {seconds:.2} s", "rounds"));
-    }
-
     fn check(&self) -> Result<(), Failure> {
         if self.rounds == 0 {
             return Err(Failure::usage("--rounds must be at least 1"));

@@ -107,7 +107,11 @@ impl Server {
 
     /// What it has said so far.
     pub(crate) fn words(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.log()).into_owned()
+    }
+
+    fn log(&self) -> Vec<u8> {
+        fs::read(&self.log).unwrap_or_default()
     }
 
     /// Ends it as a crash would: nothing is written any more.
@@ -117,9 +121,9 @@ impl Server {
     }
 
     fn last_words(&self) -> String {
-        let words = self.words();
-        let start = words.ceil_char_boundary(words.len().saturating_sub(LOG_BYTES_SHOWN));
-        let words = words[start..].trim().to_owned();
+        let log = self.log();
+        let start = log.len().saturating_sub(LOG_BYTES_SHOWN);
+        let words = String::from_utf8_lossy(&log[start..]).trim().to_owned();
         if words.is_empty() { "it said nothing".into() } else { words }
     }
 }

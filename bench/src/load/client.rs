@@ -4,6 +4,7 @@
 //! Called by the benches of recovery and snapshots. Invariant: a reply is read before the next
 //! command is sent.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
@@ -37,8 +38,8 @@ impl Client {
     /// The reply to a command as it came, without its last line end. An error reply is a failure.
     pub(crate) fn ask(&mut self, words: &[&str]) -> Result<String, Failure> {
         let reply = self.reply(words)?;
-        if reply.starts_with('-') {
-            return Err(self.failed(words, &reply[1..]));
+        if let Some(error) = reply.strip_prefix('-') {
+            return Err(self.failed(words, error));
         }
         Ok(reply)
     }
@@ -68,7 +69,7 @@ impl Client {
     fn reply(&mut self, words: &[&str]) -> Result<String, Failure> {
         let mut command = format!("*{}\r\n", words.len());
         for word in words {
-            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let _ = write!(command, "${}\r\n{word}\r\n", word.len());
         }
         let mut input = Vec::new();
         let mut piece = [0; 4096];

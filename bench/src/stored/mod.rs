@@ -167,10 +167,10 @@ impl Stage {
 
     /// An error once somebody has pressed ctrl-c.
     fn check_stop(&self) -> Result<(), Failure> {
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(Failure::Failed("interrupted".into())),
-            false => Ok(()),
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Failure::Failed("interrupted".into()));
         }
+        Ok(())
     }
 }
 

@@ -137,7 +137,8 @@ impl Client {
         let words: Vec<&str> = line.split(' ').collect();
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let length = word.len().to_string();
+            request += &["$", &length, "\r\n", word, "\r\n"].concat();
         }
         self.0.get_mut().write_all(request.as_bytes()).expect("the server listens");
         let mut reply = String::new();

@@ -60,7 +60,8 @@ impl Fixture {
 
 fn sets(keys: std::ops::Range<u32>, value: usize) -> String {
     let value = "v".repeat(value);
-    keys.map(|key| format!("SET key:{key} {value}\r\n")).collect()
+    let lines: Vec<String> = keys.map(|key| format!("SET key:{key} {value}\r\n")).collect();
+    lines.concat()
 }
 
 #[test]
