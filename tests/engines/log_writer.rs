@@ -223,14 +223,14 @@ fn old_segments_go_when_they_are_needed_no_more(engine: Engine) {
         let fixture = Fixture::always().await;
         let mut last = Lsn::NONE;
         while segments(&fixture.folder.0).len() < 4 {
-            last = fixture.log.append(0, &[7; 100_000]);
+            last = fixture.log.append(0, &vec![7; 100_000]);
             fixture.log.durable(last).await.unwrap();
         }
         fixture.log.trim(last);
         turns_until(|| segments(&fixture.folder.0).len() == 1).await;
         // It goes on behind them, in a file that had been theirs.
         for _ in 0..30 {
-            last = fixture.log.append(0, &[8; 100_000]);
+            last = fixture.log.append(0, &vec![8; 100_000]);
             fixture.log.durable(last).await.unwrap();
         }
         let left = segments(&fixture.folder.0);
@@ -252,7 +252,7 @@ fn a_folder_that_goes_away_ends_the_acknowledgements(engine: Engine) {
         std::fs::remove_dir_all(&fixture.folder.0).unwrap();
         // The file at hand still takes records; the next one cannot be made.
         let failed = loop {
-            let lsn = fixture.log.append(0, &[7; 100_000]);
+            let lsn = fixture.log.append(0, &vec![7; 100_000]);
             match fixture.log.durable(lsn).await {
                 Ok(()) => {}
                 Err(failed) => break failed,
