@@ -35,6 +35,8 @@ type Drain = Arc<OnceLock<Duration>>;
 pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     let settings = resolved.settings.clone();
     let level = logging::start(settings.log_format, &settings.log_level);
+    signals::outlive_limits()
+        .map_err(|error| Failure::running(format!("cannot handle signals: {error}")))?;
     let preflight = check::preflight(&settings)?;
     for warning in preflight.warnings() {
         tracing::warn!("{warning}");

@@ -67,12 +67,20 @@ impl Services {
                 }
                 "store.fsync" => self.stores.set_policy(settings.store.fsync),
                 "store.fsync_interval" => self.stores.set_interval(settings.store.fsync_interval),
-                "store.snapshot_log_size" | "store.snapshot_every" | "store.snapshot_rate" => {
-                    self.stores.set_schedule(settings.store.snapshots);
+                // One by one: what CONFIG SET has changed of the others stays.
+                "store.snapshot_log_size" => self.stores.change_schedule(|schedule| {
+                    schedule.log_bytes = settings.store.snapshots.log_bytes;
+                }),
+                "store.snapshot_every" => self.stores.change_schedule(|schedule| {
+                    schedule.every = settings.store.snapshots.every;
+                }),
+                "store.snapshot_rate" => self.stores.change_schedule(|schedule| {
+                    schedule.rate_bytes = settings.store.snapshots.rate_bytes;
+                }),
+                "store.memory_max" => {
+                    self.resp.memory.set_bytes_max(settings.store.memory_bytes_max);
                 }
-                "store.memory_max" | "store.eviction" => {
-                    set_memory(&self.resp.memory, &settings.store);
-                }
+                "store.eviction" => self.resp.memory.set_policy(settings.store.eviction),
                 // What the reloader itself takes over.
                 _ => {}
             }

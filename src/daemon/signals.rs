@@ -4,6 +4,8 @@
 //! Invariant: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -21,29 +23,39 @@ pub enum Request {
 /// Exit code of a process that a second signal ended: it failed to finish what it had in hand.
 const ENDED_AT_ONCE: i32 = 1;
 
-/// Asks for a drain, as SIGTERM from outside does.
+/// A drain has begun.
+static DRAINING: AtomicBool = AtomicBool::new(false);
+
+/// Asks for a drain, as SIGTERM from outside does, unless there is one: a client's wish is no second
+/// signal.
 pub fn ask_to_drain() {
+    if DRAINING.load(Ordering::Acquire) {
+        return;
+    }
     if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
         tracing::error!(%error, "the process cannot be asked to end");
     }
+}
+
+/// Has a write past the limit on the size of files (RLIMIT_FSIZE) fail as an error, with a reason
+/// that can be told, instead of ending the process by SIGXFSZ (setrlimit(2)).
+pub fn outlive_limits() -> io::Result<()> {
+    let ignored = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored).map(drop)
 }
 
 /// Calls `handle` on the signal thread for each request, until the process ends.
 pub fn watch(mut handle: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let watch = move || {
-        let mut draining = false;
         for signal in signals.forever() {
             match signal {
                 SIGHUP => handle(Request::Reload),
-                _ if draining => {
+                _ if DRAINING.swap(true, Ordering::AcqRel) => {
                     tracing::warn!("second signal: ending at once, requests in hand are lost");
                     std::process::exit(ENDED_AT_ONCE);
                 }
-                _ => {
-                    draining = true;
-                    handle(Request::Drain);
-                }
+                _ => handle(Request::Drain),
             }
         }
     };

@@ -183,9 +183,11 @@ impl Stores {
         }
     }
 
-    /// Takes over when snapshots are due.
-    pub(super) fn set_schedule(&self, schedule: Schedule) {
+    /// Changes when snapshots are due.
+    pub(super) fn change_schedule(&self, change: impl FnOnce(&mut Schedule)) {
         if let Some(storage) = &self.storage {
+            let mut schedule = storage.saving.schedule();
+            change(&mut schedule);
             storage.saving.set_schedule(schedule);
         }
     }
@@ -216,7 +218,7 @@ impl Journalist {
                 let taken = mine.and_then(|work| work.lock().ok()?.take());
                 let Some(Self { log, start, settings }) = taken else { return Ok(()) };
                 let writer = Writer::begin(start, log, settings).await?;
-                task::Builder::new().name("log writer").spawn(write(writer)).detach();
+                task::Builder::new().name("log").spawn(write(writer)).detach();
                 Ok(())
             }
         })?;
@@ -231,10 +233,16 @@ impl Journalist {
 /// Writes the log to its end. When it fails nothing may be acknowledged any more, so the process
 /// ends at once and says why.
 async fn write(writer: Writer) {
-    if let Err(failed) = writer.run().await {
-        let _ = Failure::running(failed).report();
-        std::process::exit(1);
-    }
+    let writing = task::Builder::new().name("log writer").spawn(writer.run());
+    let failed = match writing.await {
+        Ok(Ok(())) => return,
+        Ok(Err(failed)) => failed.to_string(),
+        // The runtime ends.
+        Err(ended) if ended.is_cancelled() => return,
+        Err(panicked) => format!("the log is written no more: {panicked}"),
+    };
+    let _ = Failure::running(failed).report();
+    std::process::exit(1);
 }
 
 /// The newest of the snapshots that were found.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -44,10 +44,6 @@ pub enum Admission {
     Refused(Arc<str>),
 }
 
-const OPEN: u8 = 0;
-const STALLED: u8 = 1;
-const REFUSED: u8 = 2;
-
 /// The log has failed: why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -63,7 +59,8 @@ pub struct Log {
     written: AtomicU64,
     policy: AtomicU8,
     interval_ms: AtomicU64,
-    admission: AtomicU8,
+    /// Who has writes refused for want of room.
+    refusers: AtomicUsize,
     failed: AtomicBool,
     closing: AtomicBool,
     ended: AtomicBool,
@@ -122,7 +119,7 @@ impl Log {
             written: AtomicU64::new(last.0),
             policy: AtomicU8::new(policy as u8),
             interval_ms: AtomicU64::new(interval.as_millis() as u64),
-            admission: AtomicU8::new(OPEN),
+            refusers: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -162,6 +159,11 @@ impl Log {
     fn begin_waiting(&self) {
         self.pending_since.store(clock::now().as_nanos(), Ordering::Release);
         self.writer.wake();
+    }
+
+    /// All that waits is about to be gathered: what comes now has waited since `now`.
+    pub(super) fn restart_waiting(&self, now: Instant) {
+        self.pending_since.store(now.as_nanos(), Ordering::Release);
     }
 
     /// When the first of what waits was appended, or somewhat earlier.
@@ -219,6 +221,9 @@ impl Log {
         }
         // So that it does even if the policy is changed meanwhile to one that promises less.
         self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
+        if !self.is_strict() {
+            self.call();
+        }
         self.wait(Until::Durable(lsn)).await
     }
 
@@ -265,21 +270,25 @@ impl Log {
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
         self.call();
+        self.wake_waiters();
     }
 
     /// Changes the interval from now on.
     pub fn set_interval(&self, interval: Duration) {
         self.interval_ms.store(interval.as_millis() as u64, Ordering::Relaxed);
         self.call();
+        self.wake_waiters();
     }
 
     /// Whether writes are welcome.
     #[inline]
     pub fn admission(&self) -> Admission {
-        match self.admission.load(Ordering::Acquire) {
-            OPEN if !self.is_behind() => Admission::Open,
-            OPEN | STALLED => Admission::Stalled,
-            _ => Admission::Refused(Arc::clone(&self.reason())),
+        if self.refusers.load(Ordering::Acquire) > 0 || self.failed.load(Ordering::Acquire) {
+            Admission::Refused(Arc::clone(&self.reason()))
+        } else if self.is_behind() {
+            Admission::Stalled
+        } else {
+            Admission::Open
         }
     }
 
@@ -287,6 +296,8 @@ impl Log {
     fn is_behind(&self) -> bool {
         let pending_bytes = self.lanes.bytes();
         self.held.load(Ordering::Relaxed)
+            // Nobody would write it any more.
+            || self.closing.load(Ordering::Acquire)
             || pending_bytes > limits::LOG_PENDING_BYTES_MAX
             || self.policy() == Policy::Interval && self.is_late(pending_bytes > 0)
     }
@@ -378,16 +389,17 @@ impl Log {
         self.wake_waiters();
     }
 
-    /// Stalls writes, or lets them go on.
-    pub(crate) fn set_stalled(&self, stalled: bool) {
-        self.admission.store(if stalled { STALLED } else { OPEN }, Ordering::Release);
+    /// Has writes refused for this reason, until as many calls of [`Log::welcome`].
+    pub(crate) fn refuse(&self, reason: String) {
+        *self.reason() = reason.into();
+        self.refusers.fetch_add(1, Ordering::AcqRel);
         self.wake_waiters();
     }
 
-    /// Has writes refused until [`Log::set_stalled`].
-    pub(crate) fn refuse(&self, reason: String) {
-        *self.reason() = reason.into();
-        self.admission.store(REFUSED, Ordering::Release);
+    /// Takes a refusal back.
+    pub(crate) fn welcome(&self) {
+        let before = self.refusers.fetch_sub(1, Ordering::AcqRel);
+        assert!(before > 0, "only a refusal is taken back");
         self.wake_waiters();
     }
 
@@ -395,7 +407,6 @@ impl Log {
     pub(super) fn fail(&self, reason: String) -> LogFailed {
         let reason: Arc<str> = reason.into();
         *self.reason() = Arc::clone(&reason);
-        self.admission.store(REFUSED, Ordering::Release);
         self.failed.store(true, Ordering::Release);
         self.wake_waiters();
         LogFailed(reason)

@@ -15,7 +15,7 @@ use super::Lsn;
 use crate::limits;
 
 /// Bytes of changes above which a record is closed: what comes then goes into the next.
-const RECORD_BYTES_HIGH: usize = 16 * 1024 * 1024;
+pub(super) const RECORD_BYTES_HIGH: usize = 16 * 1024 * 1024;
 
 const _: () = assert!(RECORD_BYTES_HIGH < limits::LOG_PENDING_BYTES_MAX);
 

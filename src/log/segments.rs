@@ -30,8 +30,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
 const GROWTH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Zeros are written this many at a time, with a pause, so that they do not hold up records.
-const FILL_BYTES: usize = 1024 * 1024;
-const FILL_PAUSE: Duration = Duration::from_millis(2);
+const FILL_BYTES: usize = 128 * 1024;
+const FILL_PAUSE: Duration = Duration::from_millis(1);
 
 /// After something has failed for want of room, it is tried again this much later.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
@@ -208,12 +208,13 @@ impl Segments {
         let is_fit = kept.bytes == self.segment_bytes && self.has_no_spare();
         if is_fit {
             fs::rename(&path, self.path.join(SPARE)).await?;
+            self.kept.pop_front();
             let file = open_for_records(&self.path.join(SPARE), OpenOptions::new()).await?;
             *self.spare.borrow_mut() = Spare::Ready(file, kept.bytes);
         } else {
             fs::remove_file(path).await?;
+            self.kept.pop_front();
         }
-        self.kept.pop_front();
         self.count();
         if self.has_needless(until) { Ok(()) } else { self.directory.sync().await }
     }
@@ -234,6 +235,11 @@ impl Segments {
                 match prepare(&path, bytes).await {
                     Ok(file) => break Spare::Ready(file, bytes),
                     Err(error) if error.is_storage_full() => full.wait(&path, &error).await,
+                    // The segment at hand grows meanwhile.
+                    Err(error) if is_passing(&error) => {
+                        tracing::warn!(%error, "the log's next segment cannot be made yet");
+                        time::sleep(FULL_PAUSE).await;
+                    }
                     Err(error) => break Spare::Failed(error),
                 }
             };
@@ -255,6 +261,12 @@ impl Segments {
     }
 }
 
+/// Whether it is the process or the system that has too little of something for now.
+fn is_passing(error: &Error) -> bool {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
+    error.errno().is_some_and(|errno| passing.contains(&errno.0))
+}
+
 /// A time without room on the disk.
 pub(super) struct Full {
     log: Arc<Log>,
@@ -271,12 +283,12 @@ impl Full {
         let directory = path.parent().unwrap_or(path).display();
         if !self.refuses {
             tracing::error!(%error, "no room for the log in {directory}: writes are refused");
+            self.refuses = true;
+            self.log.refuse(format!(
+                "no room for the log in {directory} ({error}): writes are refused until some is \
+                 freed there"
+            ));
         }
-        self.refuses = true;
-        self.log.refuse(format!(
-            "no room for the log in {directory} ({error}): writes are refused until some is freed \
-             there"
-        ));
         time::sleep(FULL_PAUSE).await;
     }
 
@@ -284,7 +296,7 @@ impl Full {
     pub(super) fn end(self) {
         if self.refuses {
             tracing::info!("there is room for the log again");
-            self.log.set_stalled(false);
+            self.log.welcome();
         }
     }
 }

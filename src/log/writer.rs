@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::handle::{Log, LogFailed, Policy};
+use super::lanes::RECORD_BYTES_HIGH;
 use super::record::{self, HEADER_BYTES, Head};
 use super::segments::{Full, Segments, Start, Successor};
 use super::{ALIGNMENT_BYTES, Link, Lsn, Slots};
@@ -128,6 +129,8 @@ impl Writer {
     async fn step(&mut self) -> Step {
         let log = Arc::clone(&self.log);
         loop {
+            // Before anything is looked at: a call that comes later is not slept through.
+            let call = log.calls();
             // What is due comes first: under load there is always something pending.
             let due = self.sync_due();
             if due.is_some_and(|due| clock::now() >= due) {
@@ -146,7 +149,6 @@ impl Writer {
             if self.segments.has_needless(self.needless) {
                 return Step::Trim;
             }
-            let call = log.calls();
             let called = std::future::poll_fn(|context| {
                 log.writer.register(context.waker());
                 let something = log.pending_bytes() > 0 || log.calls() != call;
@@ -183,6 +185,9 @@ impl Writer {
         let (since, began) = (self.log.pending_since(), clock::now());
         self.log.set_undurable_since(Some(self.undurable_since.unwrap_or(since)));
         self.gathered_at = began;
+        if self.log.pending_bytes() <= RECORD_BYTES_HIGH {
+            self.log.restart_waiting(began);
+        }
         let payload_bytes = self.gather();
         let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
         let seals = self.until_there_is_room(async |this| this.make_room(padded).await).await?;
@@ -271,7 +276,8 @@ impl Writer {
             }
             match written {
                 Ok(()) => break,
-                Err(error) if error.is_storage_full() => {
+                // Who ends the program is told that there was no room, and does not wait for some.
+                Err(error) if error.is_storage_full() && !self.log.is_closing() => {
                     full.wait(&self.segments.file_path(), &error).await;
                     self.trim().await;
                 }
@@ -291,7 +297,7 @@ impl Writer {
         let done = loop {
             match work(&mut self.segments).await {
                 Ok(done) => break done,
-                Err(error) if error.is_storage_full() => {
+                Err(error) if error.is_storage_full() && !self.log.is_closing() => {
                     full.wait(&self.segments.file_path(), &error).await;
                     self.trim().await;
                 }
@@ -322,8 +328,7 @@ impl Writer {
         self.log.set_durable(lsn);
     }
 
-    /// Waits for the disk, and stalls writers meanwhile if what was appended at `since` is not
-    /// durable in time.
+    /// Waits for the disk, and says so if what was appended at `since` is not durable in time.
     async fn watched<T>(&self, since: Instant, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         if self.log.policy() != Policy::Interval {
@@ -333,10 +338,8 @@ impl Writer {
         if let Ok(done) = time::timeout_at(oldest + self.log.interval(), work.as_mut()).await {
             return done;
         }
+        // Who writes has found out by now: see [`Log::admission`].
         tracing::warn!(interval = ?self.log.interval(), "the disk is behind: writes are stalled");
-        self.log.set_stalled(true);
-        let done = work.await;
-        self.log.set_stalled(false);
-        done
+        work.await
     }
 }

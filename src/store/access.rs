@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::gate::Gate;
 use super::memory::Limit;
 use super::{Keeping, Partition, PartitionId, SlotMap, snapshot};
+use crate::limits::SNAPSHOT_WAITING_BYTES_MAX;
 use crate::log::{Admission, Log, LogFailed, Lsn};
 
 /// Changes of a visit that are handed over before it ends. They are bounded by what one command
@@ -336,9 +337,9 @@ impl<'a> Home<'a> {
             Reach::One(own, partition) => {
                 assert!(*own == id, "the partition is within reach");
                 let result = work(partition);
-                if partition.changes().len() > HAND_OVER_BYTES
-                    && let Some(log) = self.log
-                {
+                let much = partition.changes().len() > HAND_OVER_BYTES
+                    || partition.captured_bytes() > SNAPSHOT_WAITING_BYTES_MAX;
+                if much && let Some(log) = self.log {
                     self.trace = self.trace.and(hand_over(partition, id, log));
                 }
                 result
@@ -379,6 +380,11 @@ impl<'a> Home<'a> {
                 let mut lent: Vec<&mut Partition> =
                     guards.iter_mut().map(|guard| &mut **guard).collect();
                 let before: Vec<_> = lent.iter().map(|partition| partition.stats).collect();
+                if let Some(limit) = self.limit {
+                    for partition in &mut lent {
+                        partition.count_uses(limit.counts_uses());
+                    }
+                }
                 let result = work(&mut lent);
                 for ((partition, before), id) in lent.iter_mut().zip(before).zip(ids) {
                     partition.stats.report_since(before);

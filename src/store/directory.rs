@@ -196,6 +196,16 @@ impl DataDirectory {
         fs::remove_file(&path).map_err(failed("removing", &path))
     }
 
+    /// Makes a file's content durable, whoever wrote it.
+    ///
+    /// # Errors
+    /// The errors of open(2) and fsync(2).
+    pub fn make_durable(&self, name: &str) -> Result<(), DirectoryError> {
+        let path = self.path.join(name);
+        let file = File::open(&path).map_err(failed("opening", &path))?;
+        file.sync_all().map_err(failed("syncing", &path))
+    }
+
     /// Cuts a file to `bytes`, durably.
     ///
     /// # Errors

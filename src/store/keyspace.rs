@@ -23,6 +23,8 @@ const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<Bucket>() + 1;
 pub const WARM_COUNT_MAX: usize = 16;
 /// A keyspace smaller than this stays in the cache by itself.
 const WARM_BYTES_MIN: usize = 512 * 1024;
+/// An index for so many keys is kept when they go.
+const INDEX_COUNT_KEPT: usize = 4096;
 /// The entry has no deadline.
 const NO_DEADLINE: u32 = u32::MAX;
 
@@ -401,6 +403,11 @@ impl Keyspace {
         let hash = self.hash(entry.key.as_slice());
         if let Ok(bucket) = self.index.find_entry(spread(hash), |bucket| bucket.place == place) {
             bucket.remove();
+        }
+        if self.index.capacity() > INDEX_COUNT_KEPT && self.index.len() < self.index.capacity() / 8
+        {
+            // It counts against the limit of memory, so it must not outlive its keys for ever.
+            self.index.shrink_to(2 * self.index.len(), |bucket| spread(bucket.hash));
         }
         self.heap_bytes -= entry.key.heap_bytes() + entry.value.heap_bytes();
         Some((entry.value, deadline))

@@ -10,6 +10,7 @@
 
 use super::access::{Home, Reach};
 use super::eviction::Rules;
+use super::gate::Gate;
 use super::memory::{Limit, Policy, Usage};
 use super::{Partition, PartitionId, Store};
 
@@ -131,8 +132,12 @@ fn make_room_at(partition: &mut Partition, others: usize, rules: Rules, limit: &
 
 impl Store {
     /// Has partition `id`, within reach, evict some keys if the limit is exceeded; answers how
-    /// many.
+    /// many. None while a command over several partitions is at work: what it has changed is not in
+    /// the log yet, and what is evicted after it must not be there before it.
     pub fn give_way(&self, id: PartitionId) -> usize {
+        if self.gate().is_some_and(Gate::is_closed) {
+            return 0;
+        }
         self.visit(|home| home.give_way(id)).0
     }
 

@@ -143,9 +143,10 @@ impl Saving {
         Requested(receiver)
     }
 
-    /// Whether a save is under way.
+    /// Whether a save is under way, or about to begin because somebody asked for it.
     pub fn is_under_way(&self) -> bool {
-        self.state().began_unix_ms.is_some()
+        let state = self.state();
+        state.began_unix_ms.is_some() || !state.asking.is_empty()
     }
 
     /// How saving stands.

@@ -529,7 +529,7 @@ fn writes_to_a_full_disk_are_refused_and_reads_are_served() {
             assert_eq!(ask(&format!("DELETE /kv/{key}")).status, 507, "{engine:?}");
             assert_eq!(ask(&format!("GET /kv/{key}")).body, b"v", "{engine:?}");
         }
-        log.set_stalled(false);
+        log.welcome();
         assert_eq!(put("a").status, 204, "{engine:?}");
     }
 }

@@ -253,20 +253,6 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
     let (mut out, mut scratch) = (Vec::new(), Vec::new());
     let Some((_, view)) = request.view() else { return Default::default() };
     let Some(key) = kv::key_of(view.rest, &mut scratch) else { return Default::default() };
-    if let Some(log) = store.log()
-        && kv::is_write(view.head.method)
-    {
-        if log.admission() == Admission::Stalled {
-            metrics::add(Counter::WriteStalls, 1);
-            // A log that has failed refuses below.
-            let _ = log.admitted().await;
-        }
-        if let Admission::Refused(reason) = log.admission() {
-            metrics::add(Counter::WritesRefused, 1);
-            view.refuse(&mut out, Status::InsufficientStorage, &reason);
-            return (out, Trace::default());
-        }
-    }
     while kv::needs_room(view.head.method) {
         let (room, _) = store.visit(|home| home.make_room(0));
         match room {
@@ -283,8 +269,25 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
             }
         }
     }
-    if let Some(gate) = store.gate() {
-        gate.opened().await;
+    // Nothing is waited for between the last look and the visit.
+    loop {
+        if let Some(gate) = store.gate() {
+            gate.opened().await;
+        }
+        let Some(log) = store.log().filter(|_| kv::is_write(view.head.method)) else { break };
+        match log.admission() {
+            Admission::Open => break,
+            Admission::Stalled => {
+                metrics::add(Counter::WriteStalls, 1);
+                // A log that has failed refuses.
+                let _ = log.admitted().await;
+            }
+            Admission::Refused(reason) => {
+                metrics::add(Counter::WritesRefused, 1);
+                view.refuse(&mut out, Status::InsufficientStorage, &reason);
+                return (out, Trace::default());
+            }
+        }
     }
     let (id, now_ms) = (store.map().partition_of(key), clock::unix_millis());
     let ((), trace) = store.visit(|home| {

@@ -177,7 +177,7 @@ fn persistence(server: &Server, _: &Figures, now_ms: u64, text: &mut String) {
     let since = |began_ms: u64| Duration::from_millis(now_ms.saturating_sub(began_ms));
     let ok = |is_ok: bool| if is_ok { "ok" } else { "err" };
     let running = saves.began_unix_ms;
-    line(text, "rdb_bgsave_in_progress", u8::from(running.is_some()));
+    line(text, "rdb_bgsave_in_progress", u8::from(storage.saving.is_under_way()));
     line(text, "rdb_last_save_time", server.last_save_ms() / 1000);
     line(text, "rdb_last_bgsave_status", ok(saves.failure.is_none()));
     line(text, "rdb_last_bgsave_time_sec", saves.last.map_or(-1, |last| seconds(last.duration)));

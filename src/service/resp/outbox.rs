@@ -6,11 +6,12 @@
 
 use std::mem;
 
+use crate::log::Admission;
 use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Args, Decode, Decoder, Encoder, Protocol};
 use crate::store::{Home, PartitionId, SlotMap, Trace};
 
-use super::command::{Call, Command, Merge, Run};
+use super::command::{Call, Command, Merge, Refusal, Run, flag};
 use super::info::{self, Figures};
 use super::server::Server;
 
@@ -24,6 +25,8 @@ pub struct Batch {
     ends: Vec<usize>,
     /// How many replies have been taken.
     taken: usize,
+    /// Bytes of the requests that have been run.
+    run_bytes: usize,
     decoder: Decoder,
     /// What running it did.
     pub(super) trace: Trace,
@@ -55,11 +58,23 @@ impl Batch {
         self.requests.len() - before
     }
 
-    /// Runs every command on partition `id`, which `home` reaches.
-    pub fn run(&mut self, home: &mut Home<'_>, id: PartitionId, now_ms: u64) {
+    /// Runs the commands that were not run yet on partition `id`, which `home` reaches. Answers
+    /// whether that was all: a write waits until writes are welcome.
+    #[must_use]
+    pub fn run(&mut self, home: &mut Home<'_>, id: PartitionId, now_ms: u64) -> bool {
         let partitions = home.map().count();
-        let mut input = self.requests.as_slice();
-        for item in &self.items {
+        while let Some(item) = self.items.get(self.ends.len()) {
+            let input = &self.requests[self.run_bytes..];
+            let mut refused = None;
+            // Parts of commands are not refused one by one: their command was let in as a whole.
+            let is_whole = matches!(item.command.run, Run::Key(_) | Run::Together { .. });
+            if is_whole && item.command.flags & flag::WRITE != 0 {
+                match home.admission() {
+                    Admission::Open => {}
+                    Admission::Stalled => return false,
+                    Admission::Refused(reason) => refused = Some(Refusal::log_full(&reason)),
+                }
+            }
             let Decode::Complete(consumed) = self.decoder.decode(input) else {
                 unreachable!("a batch holds whole commands, because a session encoded them");
             };
@@ -68,15 +83,17 @@ impl Batch {
             let db = item.db;
             home.with(id, |partition| {
                 partition.tick(now_ms);
-                run_part(
-                    item.command,
-                    &mut Call { partition, args, partitions, db, now_ms, reply },
-                );
+                let mut call = Call { partition, args, partitions, db, now_ms, reply };
+                match refused {
+                    None => run_part(item.command, &mut call),
+                    Some(refusal) => call.reply.error(refusal.text()),
+                }
             });
             self.ends.push(self.replies.len());
-            input = &input[consumed..];
+            self.run_bytes += consumed;
             self.decoder.forget();
         }
+        true
     }
 
     /// What the next part counted, where parts have no values.
@@ -99,6 +116,7 @@ impl Batch {
         self.replies.clear();
         self.ends.clear();
         self.taken = 0;
+        self.run_bytes = 0;
         self.trace = Trace::default();
     }
 }

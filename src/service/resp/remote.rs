@@ -81,6 +81,10 @@ async fn run_there(id: PartitionId, batch: Box<Batch>, now_ms: u64) -> Result<Bo
                         Ok(batch) => return batch,
                         Err(refused) => batch = refused,
                     }
+                    if let Some(log) = store_here().log() {
+                        // A log that has failed refuses what is left.
+                        let _ = log.admitted().await;
+                    }
                 }
             };
             there.submit(wait_and_run).await
@@ -88,7 +92,8 @@ async fn run_there(id: PartitionId, batch: Box<Batch>, now_ms: u64) -> Result<Bo
     }
 }
 
-/// Runs a batch on the partition of the calling shard, or gives it back at a closed gate.
+/// Runs a batch on the partition of the calling shard, or gives it back: at a closed gate, or when
+/// it has come to a write and writes are stalled.
 fn run_here(
     mut batch: Box<Batch>,
     id: PartitionId,
@@ -98,9 +103,9 @@ fn run_here(
     if store.gate().is_some_and(Gate::is_closed) {
         return Err(batch);
     }
-    let ((), trace) = store.visit(|home| batch.run(home, id, now_ms));
-    batch.trace = trace;
-    Ok(batch)
+    let (is_done, trace) = store.visit(|home| batch.run(home, id, now_ms));
+    batch.trace = batch.trace.and(trace);
+    if is_done { Ok(batch) } else { Err(batch) }
 }
 
 fn store_here() -> Store {
@@ -225,7 +230,8 @@ fn run_aside(
     store.visit(|home| {
         let map = home.map();
         let own = home.owned().expect("only partitions of shards have gates");
-        batch.run(&mut Home::one(map, id, own), id, now_ms);
+        let is_done = batch.run(&mut Home::one(map, id, own), id, now_ms);
+        assert!(is_done, "parts are not held up one by one");
         (batch, own.take_changes())
     })
 }

@@ -359,6 +359,7 @@ impl Turn<'_, '_> {
             let work = |(index, id): (usize, &PartitionId)| {
                 let place = distinct.partition_point(|other| other < id);
                 let (partition, reply) = (&mut *lent[place], Encoder::new(out, protocol));
+                partition.tick(now_ms);
                 each(&mut Call { partition, args, partitions, db, now_ms, reply }, index)
             };
             indexes.zip(ids).map(work).sum()
@@ -475,6 +476,7 @@ impl Turn<'_, '_> {
         let count = self.home.with_all(&ids, |lent| {
             let mut count = 0;
             for partition in lent {
+                partition.tick(now_ms);
                 let reply = Encoder::new(out, protocol);
                 count += each(&mut Call { partition, args, partitions, db, now_ms, reply });
             }

@@ -53,7 +53,8 @@ impl Cluster {
             let waiting: Vec<PartitionId> = self.session.outbox.partitions().collect();
             for id in waiting {
                 let mut batch = self.session.outbox.take(id);
-                batch.run(&mut Home::one(map, id, &mut self.partitions[id.index()]), id, now_ms);
+                let mut home = Home::one(map, id, &mut self.partitions[id.index()]);
+                assert!(batch.run(&mut home, id, now_ms), "there is no log");
                 self.session.outbox.put_back(id, batch);
             }
             self.session.outbox.stitch(&mut out, &self.server, now_ms);
@@ -71,7 +72,7 @@ impl Cluster {
                     let mut count = 0;
                     for (id, mut batch) in joint.take_parts() {
                         let partition = &mut self.partitions[id.index()];
-                        batch.run(&mut Home::one(map, id, partition), id, now_ms);
+                        assert!(batch.run(&mut Home::one(map, id, partition), id, now_ms));
                         count += batch.take_count();
                     }
                     joint.reply(count, &mut out);

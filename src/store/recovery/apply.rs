@@ -40,6 +40,10 @@ impl<F: Files> Applier<'_, F> {
         batches: Receiver<Arc<Batch>>,
         now_ms: u64,
     ) -> Result<(), ReadError> {
+        for partition in &mut *self.partitions {
+            // Uses are dated: what comes back has been used just now.
+            partition.tick(now_ms);
+        }
         for (number, slots, lsn) in self.coverage.used() {
             if self.partitions.iter().any(|partition| overlap(owned(partition), slots).is_valid()) {
                 self.load(number, slots, lsn)?;

@@ -108,7 +108,8 @@ pub enum RecoveryError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// A file in it is damaged.
-    #[error("{}/{damage}; {}", .directory.display(), remedy(.directory, .damage))]
+    #[error("{}{}{damage}; {}", .directory.display(),
+            if damage.file.is_some() { "/" } else { ": " }, remedy(.directory, .damage))]
     Damaged {
         /// The directory.
         directory: PathBuf,
@@ -148,6 +149,10 @@ fn remedy(directory: &Path, damage: &Damage) -> String {
         Damaged::OtherStore(_) | Damaged::OtherSequence(_) | Damaged::OtherSnapshot => {
             "move it away, and put back the file that belongs there".to_owned()
         }
+        Damaged::NoLog | Damaged::EndsBefore(_) => format!(
+            "put the missing segments back, or let `annulus repair {directory}` begin the log anew \
+             behind the snapshots"
+        ),
         _ => format!(
             "bring the directory back from a backup, or let `annulus repair {directory}` set aside \
              what comes behind the damage"
@@ -404,6 +409,10 @@ fn clear_away(
     }
     for sequence in &recovered.end.unused {
         directory.remove(&name::segment(*sequence))?;
+    }
+    // What was read may be in the cache alone, and counts as durable from now on.
+    for kept in &recovered.start.kept {
+        directory.make_durable(&name::segment(kept.sequence))?;
     }
     if let Some(sequence) = recovered.end.sequence {
         directory.cut(&name::segment(sequence), recovered.end.offset)?;

@@ -93,8 +93,13 @@ pub fn waitaof(call: &mut SessionCall<'_>) -> Outcome {
             call.client.waits = Some(Wait::Durable(timeout));
             Ok(())
         }
-        (false, log) => {
-            reply_durable(log, call.client.wrote, &mut call.reply);
+        // Not at once: what was written in front of this in the same batch has to be counted.
+        (false, Some(_)) => {
+            call.client.waits = Some(Wait::Durable(Some(Duration::ZERO)));
+            Ok(())
+        }
+        (false, None) => {
+            reply_durable(None, call.client.wrote, &mut call.reply);
             Ok(())
         }
     }
