@@ -26,7 +26,7 @@ const ENDED_AT_ONCE: i32 = 1;
 /// A drain has begun.
 static DRAINING: AtomicBool = AtomicBool::new(false);
 
-/// Asks for a drain, as SIGTERM from outside does, unless there is one: a client's wish is no second
+/// Asks for a drain, as SIGTERM from outside does. Where there is one, a client's wish is no second
 /// signal.
 pub fn ask_to_drain() {
     if DRAINING.load(Ordering::Acquire) {

@@ -117,13 +117,13 @@ fn a_log_goes_on_in_the_next_segment(engine: Engine) {
     run(engine, async {
         let fixture = Fixture::always().await;
         let mut expected = Vec::new();
-        for number in 0..80u8 {
-            let content = vec![number; 60_000];
+        // As many as it takes: a segment grows when the next is not ready.
+        while segments(&fixture.folder.0).len() < 4 {
+            let content = vec![expected.len() as u8; 60_000];
             let lsn = fixture.log.append(0, &content);
             fixture.log.durable(lsn).await.unwrap();
             expected.push(vec![(0, content)]);
         }
-        assert!(segments(&fixture.folder.0).len() > 2, "there were rotations");
         assert_eq!(fixture.end().await, expected);
     });
 }
