@@ -75,25 +75,17 @@ impl Image {
 
     /// From now on nothing reaches the disk, and what has not reached it is lost.
     pub(crate) fn cut(&self) {
-        let result = self.control(SHUTDOWN, WITHOUT_FLUSH);
-        assert_eq!(result, 0, "shutting down: {}", std::io::Error::last_os_error());
+        control(&self.path(), SHUTDOWN, WITHOUT_FLUSH).expect("shutting down");
     }
 
     /// Until it is thawed, whoever writes waits.
     pub(crate) fn freeze(&self) {
-        let result = self.control(FREEZE, 0);
-        assert_eq!(result, 0, "freezing: {}", std::io::Error::last_os_error());
+        control(&self.path(), FREEZE, 0).expect("freezing");
     }
 
     /// Lets writers go on, if it is frozen.
     pub(crate) fn thaw(&self) {
-        self.control(THAW, 0);
-    }
-
-    fn control(&self, request: libc::Ioctl, value: u32) -> libc::c_int {
-        let folder = File::open(self.path()).expect("it is mounted");
-        // SAFETY: the requests read one word at most, and it outlives the call.
-        unsafe { libc::ioctl(folder.as_raw_fd(), request, &value) }
+        let _ = control(&self.path(), THAW, 0);
     }
 
     /// The power is back: unmounts and mounts again. Nobody may use it.
@@ -115,7 +107,19 @@ impl Drop for Image {
     }
 }
 
+fn control(folder: &Path, request: libc::Ioctl, value: u32) -> std::io::Result<()> {
+    let folder = File::open(folder)?;
+    // SAFETY: the requests read one word at most, and it outlives the call.
+    match unsafe { libc::ioctl(folder.as_raw_fd(), request, &value) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 fn remove(root: &Path) {
+    // Frozen, it would stay when it is unmounted, with its loop device and whoever writes. What is
+    // not frozen, or is the file system around it, answers EINVAL.
+    let _ = control(&root.join("disk"), THAW, 0);
     // The loop device goes with the mount.
     while unmount(root.join("disk"), UnmountFlags::DETACH).is_ok() {}
     let _ = fs::remove_dir_all(root);

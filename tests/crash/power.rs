@@ -82,7 +82,8 @@ fn power_cuts_lose_no_more_than_the_policy_says() {
         ("epoll", interval, "ext4"),
         ("threads", Fsync::None, "ext4"),
     ] {
-        let Some(report) = cycles(Program::Annulus(engine), fsync, kind, 1, 2) else { return };
+        // Nobody may mount, or this kind cannot be made here: the next one may.
+        let Some(report) = cycles(Program::Annulus(engine), fsync, kind, 1, 2) else { continue };
         assert!(report.unwrap().acknowledged > 0);
     }
 }

@@ -14,6 +14,7 @@ on_every_engine!(
     files_of_every_length_are_written_and_end_there,
     a_writer_leaves_what_is_behind_it_until_it_finishes,
     a_flush_shows_what_was_taken_and_the_writer_goes_on,
+    a_write_at_the_end_of_the_file_cuts_off_no_block_that_is_landing,
     room_is_filled_in_place,
     the_error_of_a_write_behind_comes_with_a_later_call_and_stays,
     the_error_of_a_read_ahead_comes_in_its_place_and_stays,
@@ -137,6 +138,27 @@ fn a_flush_shows_what_was_taken_and_the_writer_goes_on(engine: Engine) {
         }
         writer.finish().await.unwrap();
         assert!(fs::read(&path).unwrap() == pattern(0, length));
+    });
+}
+
+fn a_write_at_the_end_of_the_file_cuts_off_no_block_that_is_landing(engine: Engine) {
+    let scratch = Scratch::new();
+    run(engine, async {
+        let path = scratch.file("data");
+        for length in [1, 2, 3, 8].map(|blocks| blocks * 4096 + 100).repeat(10) {
+            let _ = fs::remove_file(&path);
+            let file = Rc::new(options().open_direct(&path).await.unwrap());
+            let window = Window::new(4096, 8).unwrap();
+            let mut writer = DirectWriter::new(Rc::clone(&file), 8192, window).unwrap();
+            writer.write(&pattern(8192, length)).await.unwrap();
+            // All but the last bytes are under way, and this finds no file yet, or a part of it.
+            file.write_at(b"header", 100).await.unwrap();
+            writer.flush().await.unwrap();
+            let mut expected = vec![0; 8192];
+            expected[100..106].copy_from_slice(b"header");
+            expected.extend(pattern(8192, length));
+            assert!(fs::read(&path).unwrap() == expected, "{length} bytes behind a header");
+        }
     });
 }
 

@@ -61,6 +61,7 @@ fn command(job: &Job) -> Command {
         // Keeping account of the blocks that it has been to would cost it time.
         command.args(["--norandommap", "--time_based"]);
         command.arg(format!("--runtime={}ms", job.window().as_millis()));
+        command.arg(format!("--ramp_time={}ms", job.warmup.as_millis()));
     } else if let Some(limit) = job.limit {
         command.arg(format!("--runtime={}ms", limit.as_millis()));
     }

@@ -99,19 +99,25 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     sheet.introduce();
     let mut lines = Vec::new();
     let runners = arguments.runners();
-    for job in arguments.jobs(&file) {
-        for runner in &runners {
+    for (number, job) in arguments.jobs(&file).into_iter().enumerate() {
+        let mut of_job = Vec::new();
+        for turn in 0..runners.len() {
+            // So that nobody always comes first.
+            let place = (turn + number) % runners.len();
+            let runner = runners[place];
             if stop.load(Ordering::Relaxed) {
                 return Err(Failure::Failed("interrupted".into()));
             }
             if !job.direct {
                 file.forget_cached()?;
             }
-            match job.run(*runner, &[core]) {
-                Ok(outcome) => lines.push(Line::new(&job, *runner, &outcome)),
+            match job.run(runner, &[core]) {
+                Ok(outcome) => of_job.push((place, Line::new(&job, runner, &outcome))),
                 Err(failure) => sheet.failures.push(format!("{}: {failure}", job.text())),
             }
         }
+        of_job.sort_by_key(|(place, _)| *place);
+        lines.extend(of_job.into_iter().map(|(_, line)| line));
     }
     drop(file);
     sheet.table = report::table(&lines);

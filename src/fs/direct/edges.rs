@@ -2,13 +2,40 @@
 //! blocks at their edges.
 //!
 //! Called by `DirectFile` alone. Invariant: a block of which the payload is only a part is read and
-//! written back while no other write of the same `DirectFile` is under way.
+//! written back while no other write of the same `DirectFile` is under way, but for blocks of
+//! writers: those begin before or after, and a file is not cut off in front of one that is landing.
+
+use std::rc::Rc;
 
 use super::{Completion, DirectFile, write_outcome};
 use crate::buffer::{Payload, PooledBuffer};
 use crate::error::{Error, Result};
 use crate::fs::file::check_offset;
 use crate::limits;
+
+/// A writer's block that is under way. The writer must not hold up others until it comes to look:
+/// its own task may be the one that waits for an unaligned write.
+pub(super) struct Landing {
+    file: Rc<DirectFile>,
+    end: u64,
+}
+
+impl Landing {
+    /// A block that ends at `end`. To be made while `edges` is held, in front of the write.
+    pub(super) fn new(file: Rc<DirectFile>, end: u64) -> Self {
+        file.landing.borrow_mut().push(end);
+        Self { file, end }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut landing = self.file.landing.borrow_mut();
+        if let Some(place) = landing.iter().position(|end| *end == self.end) {
+            landing.swap_remove(place);
+        }
+    }
+}
 
 impl DirectFile {
     pub(super) async fn write(
@@ -61,7 +88,9 @@ impl DirectFile {
             let start = at - at % self.alignment as u64;
             let stop = end.min(start + limits::DIRECT_BLOCK_BYTES as u64);
             let part = &payload[(at - offset) as usize..(stop - offset) as usize];
-            let (block, file_end) = self.with_edges(part, at).await?;
+            let (block, is_last) = self.with_edges(part, at).await?;
+            let padded = start + block.len() as u64;
+            let file_end = if is_last { self.end_before(stop, padded).await? } else { None };
             let at_once = durable && is_one && file_end.is_none();
             self.write_aligned(block.into(), start, at_once).await?;
             if let Some(length) = file_end {
@@ -73,9 +102,18 @@ impl DirectFile {
         if is_durable { Ok(()) } else { self.file.sync_data().await }
     }
 
+    /// Where the file has to end after a write up to `end` that is padded up to `padded`, if that
+    /// is before: with `edges` held alone, nothing begins behind it until the file is cut.
+    async fn end_before(&self, end: u64, padded: u64) -> Result<Option<u64>> {
+        // What has landed by the time of the answer is in the length.
+        let is_landing = self.landing.borrow().iter().any(|end| *end > padded);
+        let length = self.file.metadata().await?.len().max(end);
+        Ok((length < padded && !is_landing).then_some(length))
+    }
+
     /// `part`, which belongs at `at`, with what stands before and behind it in its first and last
-    /// block; and where the file has to end afterwards, if the padding goes beyond its end.
-    async fn with_edges(&self, part: &[u8], at: u64) -> Result<(PooledBuffer, Option<u64>)> {
+    /// block; and whether there was less behind it, so that the rest of the block is padding.
+    async fn with_edges(&self, part: &[u8], at: u64) -> Result<(PooledBuffer, bool)> {
         let head = at as usize & (self.alignment - 1);
         let length = (head + part.len()).next_multiple_of(self.alignment);
         let mut block = PooledBuffer::new(length);
@@ -88,13 +126,13 @@ impl DirectFile {
         }
         block.extend_from_slice(part);
         if block.room() == 0 {
-            return Ok((block, None));
+            return Ok((block, false));
         }
         let end = at + part.len() as u64;
         let behind = self.read_at(end, block.room()).await?;
         block.extend_from_slice(&behind);
-        let file_end = (block.room() > 0).then_some(end + behind.len() as u64);
+        let is_last = block.room() > 0;
         block.pad(self.alignment);
-        Ok((block, file_end))
+        Ok((block, is_last))
     }
 }

@@ -10,6 +10,7 @@ mod reader;
 mod window;
 mod writer;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -83,6 +84,8 @@ pub struct DirectFile {
     is_direct: bool,
     /// Held by writes; alone by those that rewrite blocks of which they know only a part.
     edges: RwLock<()>,
+    /// Where the blocks end that writers have under way.
+    landing: RefCell<Vec<u64>>,
 }
 
 impl DirectFile {
@@ -129,7 +132,8 @@ impl DirectFile {
     }
 
     fn new(file: File, alignment: usize, memory_alignment: usize, is_direct: bool) -> Self {
-        Self { file, alignment, memory_alignment, is_direct, edges: RwLock::new(()) }
+        let (edges, landing) = (RwLock::new(()), RefCell::default());
+        Self { file, alignment, memory_alignment, is_direct, edges, landing }
     }
 
     /// Whether it goes past the page cache, or its file system made that impossible.

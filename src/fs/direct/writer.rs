@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::edges::Landing;
 use super::{Completion, DirectFile, Window, write_outcome};
 use crate::buffer::{Payload, PooledBuffer};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ struct Behind {
     completion: Completion,
     /// Where its block belongs.
     offset: u64,
+    /// Keeps others from cutting the file off in front of it.
+    landing: Landing,
 }
 
 /// Writes a [`DirectFile`] from an offset on, block by block, with writes behind.
@@ -199,19 +202,24 @@ impl DirectWriter {
         if let Err(errno) = check_offset(next, self.window.block_bytes) {
             return Err(self.fail(Error::io("writing a file", errno)));
         }
+        let file = Rc::clone(&self.file);
+        // Held alone, the file may be about to be cut off in front of this block.
+        let shared = file.edges.read().await;
         let fresh = PooledBuffer::new(self.window.block_bytes);
         let block = std::mem::replace(&mut self.current, fresh);
-        let behind = self.begin(block.into(), 0, self.offset);
+        let landing = Landing::new(Rc::clone(&self.file), next);
+        let behind = self.begin(block.into(), 0, self.offset, landing);
         self.behind.push_back(behind);
+        drop(shared);
         self.offset = next;
         Ok(())
     }
 
-    fn begin(&self, block: Payload, written: usize, offset: u64) -> Behind {
+    fn begin(&self, block: Payload, written: usize, offset: u64, landing: Landing) -> Behind {
         let op = self.file.write_op(block, written, offset, false);
         let mut completion = Completion::new(op);
         completion.start();
-        Behind { completion, offset }
+        Behind { completion, offset, landing }
     }
 
     async fn land_all(&mut self) -> Result<()> {
@@ -223,12 +231,13 @@ impl DirectWriter {
     fn poll_land(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
         let Some(first) = self.behind.front_mut() else { return Poll::Ready(Ok(false)) };
         let outcome = ready!(Pin::new(&mut first.completion).poll(context));
-        let offset = first.offset;
-        self.behind.pop_front();
+        let Some(Behind { offset, landing, .. }) = self.behind.pop_front() else {
+            unreachable!("it was there just now")
+        };
         match write_outcome(outcome) {
             Ok((block, written)) => {
                 if written < block.len() {
-                    let rest = self.begin(block, written, offset);
+                    let rest = self.begin(block, written, offset, landing);
                     self.behind.push_front(rest);
                 }
                 Poll::Ready(Ok(true))
