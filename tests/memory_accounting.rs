@@ -85,7 +85,8 @@ impl Store {
 
     /// Compares the accounts.
     fn check(&self, shape: &str) {
-        let allocated = TAKEN.get() - self.before;
+        // A thread may give back what another has taken: the count may be below zero.
+        let allocated = TAKEN.get().wrapping_sub(self.before);
         let accounted = self.partition.bytes();
         let ratio = accounted as f64 / allocated as f64;
         println!("{shape}: {accounted} accounted, {allocated} allocated, ratio {ratio:.4}");
