@@ -162,15 +162,8 @@ impl DirectFile {
         let skip = offset as usize & (self.alignment - 1);
         let start = offset - skip as u64;
         let wanted = skip + length;
-        let mut buffer = PooledBuffer::new(wanted.next_multiple_of(self.alignment));
-        while buffer.len() < wanted {
-            let before = buffer.len();
-            let op = self.read_op(buffer, start + before as u64);
-            buffer = read_outcome(Completion::new(op).await)?;
-            if self.is_end(before, buffer.len()) {
-                break;
-            }
-        }
+        let buffer = PooledBuffer::new(wanted.next_multiple_of(self.alignment));
+        let mut buffer = self.read_on(buffer, start, wanted).await?;
         buffer.show(skip, length);
         Ok(buffer)
     }
@@ -210,16 +203,44 @@ impl DirectFile {
         self.write(payload.into(), offset, true).await
     }
 
-    /// Whether a read that began with `before` bytes in its buffer and left it with `after` has met
-    /// the end of the file: in the middle a read may be short, but ends at a block's end.
-    fn is_end(&self, before: usize, after: usize) -> bool {
-        after == before || (self.is_direct && !after.is_multiple_of(self.alignment))
+    /// Reads on until `buffer`, which begins at `start`, has `wanted` bytes or the file ends.
+    ///
+    /// A read that ends within a block has met the end of a file on a disk; a file system in user
+    /// space may also give less (FUSE). So the file's length is asked for then, and there the rest
+    /// is read from the block's start, or from where it ended if it ends there again.
+    async fn read_on(
+        &self,
+        mut buffer: PooledBuffer,
+        start: u64,
+        wanted: usize,
+    ) -> Result<PooledBuffer> {
+        let (mut short, mut in_blocks) = (0, self.is_direct);
+        while buffer.len() < wanted {
+            let length = buffer.len();
+            let beyond = length % self.alignment;
+            if beyond > 0 && self.file.metadata().await?.len() <= start + length as u64 {
+                break;
+            }
+            if beyond > 0 && in_blocks {
+                in_blocks = length > short;
+                short = length;
+            }
+            if in_blocks {
+                buffer.show(0, length - beyond);
+            }
+            let before = buffer.len();
+            let op = self.read_op(buffer, start + before as u64);
+            buffer = read_outcome(Completion::new(op).await)?;
+            if buffer.len() == before {
+                break;
+            }
+        }
+        Ok(buffer)
     }
 
-    /// The operation that reads into the buffer's room.
+    /// The operation that reads into the buffer's room. It is whole blocks, unless the file system
+    /// has just given less: then it is none that needs them.
     fn read_op(&self, buffer: PooledBuffer, offset: u64) -> Op {
-        debug_assert!(offset.is_multiple_of(self.alignment as u64));
-        debug_assert!(buffer.room().is_multiple_of(self.alignment));
         Op::ReadAt { file: self.file.raw(), buffer: ReadBuffer::Pooled(buffer), offset }
     }
 
