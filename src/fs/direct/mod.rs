@@ -43,8 +43,10 @@ impl OpenOptions {
     /// After a cancel the file may have been created; a descriptor that came too late is closed.
     ///
     /// # Errors
-    /// As [`OpenOptions::open`].
+    /// As [`OpenOptions::open`]; an error of the configuration for appending, by
+    /// [`OpenOptions::append`] or by O_APPEND: each write of a direct file has its offset.
     pub async fn open_direct(self, path: impl AsRef<Path>) -> Result<DirectFile> {
+        refuse_append(self.flags())?;
         // The flag is set afterwards: where it is refused, an open has created the file already.
         let file = self.direct(false).read(true).open(path).await?;
         DirectFile::from_file(file).await
@@ -104,8 +106,11 @@ impl DirectFile {
     /// A dropped future closes the file.
     ///
     /// # Errors
-    /// The errors of statx(2) and fcntl(2).
+    /// The errors of statx(2) and fcntl(2); an error of the configuration for a file that is open
+    /// for appending.
     pub async fn from_file(file: File) -> Result<Self> {
+        let flags = driver::status_flags(file.raw());
+        refuse_append(flags.map_err(|errno| Error::io("reading a file's flags", errno))?)?;
         let status = file.metadata().await?;
         let buffered = |file| {
             say_once(status.device());
@@ -126,7 +131,8 @@ impl DirectFile {
         }
     }
 
-    /// A file that stays in the page cache: for where a setting decides.
+    /// A file that stays in the page cache: for where a setting decides. Not one that is open for
+    /// appending: the kernel ignores the offsets of its writes.
     pub fn through_cache(file: File) -> Self {
         Self::new(file, 1, 1, false)
     }
@@ -251,6 +257,17 @@ impl DirectFile {
         let offset = offset + skip as u64;
         Op::WriteAt { file: self.file.raw(), payload, skip, offset, durable, appends: false }
     }
+}
+
+/// The kernel writes at the end then, whatever the offset (O_APPEND, BUGS of pwrite(2)).
+fn refuse_append(flags: i32) -> Result<()> {
+    if flags & libc::O_APPEND == 0 {
+        return Ok(());
+    }
+    Err(Error::config(
+        "a direct file that is opened for appending (O_APPEND): its writes have offsets; open it \
+         for writing",
+    ))
 }
 
 fn read_outcome(outcome: Outcome) -> Result<PooledBuffer> {
