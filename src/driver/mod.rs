@@ -150,6 +150,11 @@ impl Driver {
         if let Op::Shutdown { socket, how } = op
             && self.is_full()
         {
+            if let Backend::Ring(ring) = &mut *self.backend {
+                // Sends that are queued come before it.
+                let _ = ring.shut_down(socket, how);
+                return;
+            }
             return shut_down_socket(socket, how);
         }
         if let Ok(key) = self.submit(op, now) {
@@ -493,5 +498,44 @@ mod tests {
         driver.park(Wait::Until(clock::now() + Duration::from_secs(10))).unwrap();
         driver.reap(clock::now());
         assert!(driver.poll(key, &mut context).is_ready(), "the new socket is registered");
+    }
+
+    /// What was queued before the end of a socket is not lost with it.
+    #[test]
+    fn at_the_limit_a_ring_submits_what_is_queued_before_a_socket_ends() {
+        use std::io::Read;
+        let buffers = BufferSettings { count: 4, size: 4096 };
+        let Ok(mut driver) = Driver::new(&Choice::Ring(RingSettings::default()), buffers) else {
+            return println!("skipped: no ring");
+        };
+        let now = clock::now();
+        for closes in [false, true] {
+            let (mut peer, socket) = UnixStream::pair().unwrap();
+            let number = socket.as_raw_fd();
+            let send = Op::Send { socket: number, payload: b"last words".into(), sent: 0 };
+            let key = driver.submit(send, now).ok().unwrap();
+            let idle = || Op::Idle;
+            let mut keys: Vec<SlotKey> = Vec::new();
+            while let Some(key) = driver.slots.insert(idle(), now) {
+                keys.push(key);
+            }
+            let how = Direction::Write;
+            let op = if closes {
+                Op::Close { descriptor: socket.into() }
+            } else {
+                Op::Shutdown { socket: number, how }
+            };
+            driver.submit_detached(op, now);
+            driver.park(Wait::No).unwrap();
+            let mut heard = String::new();
+            peer.read_to_string(&mut heard).unwrap();
+            assert_eq!(heard, "last words");
+            driver.reap(clock::now());
+            assert!(driver.poll(key, &mut Context::from_waker(Waker::noop())).is_ready());
+            for key in keys {
+                driver.slots.abandon(key);
+                driver.slots.complete(key, Err(Errno(libc::ECANCELED)), now);
+            }
+        }
     }
 }

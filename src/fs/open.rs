@@ -96,7 +96,7 @@ impl OpenOptions {
         open_beneath(directory, path.as_ref(), self.flags(), self.file_mode()).await
     }
 
-    fn flags(self) -> i32 {
+    pub(super) fn flags(self) -> i32 {
         let access = match (self.read, self.write || self.append) {
             (true, true) => libc::O_RDWR,
             (false, true) => libc::O_WRONLY,

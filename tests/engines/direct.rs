@@ -24,6 +24,7 @@ on_every_engine!(
     a_file_that_is_not_open_for_writing_says_so,
     offsets_beyond_what_files_can_have_are_errors,
     what_has_no_room_is_an_error_and_reads_go_on,
+    files_for_appending_are_refused,
 );
 
 fn options() -> OpenOptions {
@@ -297,5 +298,21 @@ fn what_has_no_room_is_an_error_and_reads_go_on(engine: Engine) {
         let error = file.write_at(b"x", 0).await.unwrap_err();
         assert_eq!(error.errno(), Some(Errno(libc::ENOSPC)));
         assert_eq!(&file.read_at(0, 2).await.unwrap()[..], b"\0\0");
+    });
+}
+
+fn files_for_appending_are_refused(engine: Engine) {
+    let scratch = Scratch::new();
+    run(engine, async {
+        let path = scratch.file("data");
+        for appending in [options().append(true), options().custom_flags(libc::O_APPEND)] {
+            let error = appending.open_direct(&path).await.unwrap_err();
+            assert!(error.is_config() && error.to_string().contains("O_APPEND"), "{error}");
+            assert!(!path.exists(), "nothing is made for it");
+            let file = appending.open(&path).await.unwrap();
+            let error = DirectFile::from_file(file).await.unwrap_err();
+            assert!(error.is_config(), "{error}");
+            fs::remove_file(&path).unwrap();
+        }
     });
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 
-use annulus::fs::{File, OpenOptions};
+use annulus::fs::{DirectFile, DirectReader, File, OpenOptions, Window};
 use annulus::{Engine, Errno};
 
 use crate::faults::{Call, Effect, FailingDisk, Rule};
@@ -14,6 +14,7 @@ use crate::harness::{pattern, run};
 on_every_engine!(
     short_writes_are_continued_until_everything_is_written,
     a_short_read_gives_what_came_and_the_next_one_the_rest,
+    short_direct_reads_are_no_end_of_the_file,
     interrupted_reads_writes_and_syncs_are_done_again,
     only_the_ring_tries_again_what_would_wait,
     a_durable_write_fails_with_its_sync,
@@ -54,6 +55,38 @@ fn a_short_read_gives_what_came_and_the_next_one_the_rest(engine: Engine) {
         assert!(first[..] == pattern(0, 5_000), "{} bytes", first.len());
         let rest = file.read_at(Vec::with_capacity(10_000), 5_000).await.unwrap();
         assert!(rest[..] == pattern(5_000, 5_000), "{} bytes", rest.len());
+    });
+}
+
+fn short_direct_reads_are_no_end_of_the_file(engine: Engine) {
+    if engine == Engine::Uring {
+        // As above: what the ring reads on by itself comes from the wrong place.
+        return;
+    }
+    let Some(disk) = FailingDisk::new() else { return };
+    let mut expected = pattern(0, 30_001);
+    fs::write(disk.healthy().join("data"), &expected).unwrap();
+    run(engine, async {
+        let path = disk.path().join("data");
+        let file = WRITABLE().open_direct(&path).await.unwrap();
+        assert!(file.is_direct());
+        for times in [1, 2, u64::MAX] {
+            disk.add(Rule::new(Call::Read, Effect::Shorten).times(times));
+            let read = file.read_at(1, 40_000).await.unwrap();
+            assert!(read[..] == expected[1..], "{} bytes", read.len());
+            let file = DirectFile::open(&path).await.unwrap();
+            let mut reader = DirectReader::new(file, 0, Window::new(12_288, 2).unwrap());
+            let mut read = Vec::new();
+            while let Some(block) = reader.next_block().await.unwrap() {
+                read.extend_from_slice(&block);
+            }
+            assert!(read == expected, "{} bytes in order", read.len());
+            disk.heal();
+        }
+        disk.add(Rule::new(Call::Read, Effect::Shorten));
+        file.write_at(b"within", 5_000).await.unwrap();
+        expected[5_000..5_006].copy_from_slice(b"within");
+        assert!(fs::read(disk.healthy().join("data")).unwrap() == expected);
     });
 }
 

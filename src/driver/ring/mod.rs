@@ -190,7 +190,7 @@ impl Ring {
 
     /// Behind what was queued before: its sends get what room there is. Not by an entry: the kernel
     /// looks the number up in a worker then, when it may be another's.
-    fn shut_down(&mut self, socket: RawFd, how: Direction) -> Result<u32, Errno> {
+    pub(super) fn shut_down(&mut self, socket: RawFd, how: Direction) -> Result<u32, Errno> {
         if !self.ring.submission().is_empty() {
             self.enter(0, None)?;
         }

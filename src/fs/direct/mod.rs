@@ -43,8 +43,10 @@ impl OpenOptions {
     /// After a cancel the file may have been created; a descriptor that came too late is closed.
     ///
     /// # Errors
-    /// As [`OpenOptions::open`].
+    /// As [`OpenOptions::open`]; an error of the configuration for appending, by
+    /// [`OpenOptions::append`] or by O_APPEND: each write of a direct file has its offset.
     pub async fn open_direct(self, path: impl AsRef<Path>) -> Result<DirectFile> {
+        refuse_append(self.flags())?;
         // The flag is set afterwards: where it is refused, an open has created the file already.
         let file = self.direct(false).read(true).open(path).await?;
         DirectFile::from_file(file).await
@@ -104,8 +106,11 @@ impl DirectFile {
     /// A dropped future closes the file.
     ///
     /// # Errors
-    /// The errors of statx(2) and fcntl(2).
+    /// The errors of statx(2) and fcntl(2); an error of the configuration for a file that is open
+    /// for appending.
     pub async fn from_file(file: File) -> Result<Self> {
+        let flags = driver::status_flags(file.raw());
+        refuse_append(flags.map_err(|errno| Error::io("reading a file's flags", errno))?)?;
         let status = file.metadata().await?;
         let buffered = |file| {
             say_once(status.device());
@@ -126,7 +131,8 @@ impl DirectFile {
         }
     }
 
-    /// A file that stays in the page cache: for where a setting decides.
+    /// A file that stays in the page cache: for where a setting decides. Not one that is open for
+    /// appending: the kernel ignores the offsets of its writes.
     pub fn through_cache(file: File) -> Self {
         Self::new(file, 1, 1, false)
     }
@@ -162,15 +168,8 @@ impl DirectFile {
         let skip = offset as usize & (self.alignment - 1);
         let start = offset - skip as u64;
         let wanted = skip + length;
-        let mut buffer = PooledBuffer::new(wanted.next_multiple_of(self.alignment));
-        while buffer.len() < wanted {
-            let before = buffer.len();
-            let op = self.read_op(buffer, start + before as u64);
-            buffer = read_outcome(Completion::new(op).await)?;
-            if self.is_end(before, buffer.len()) {
-                break;
-            }
-        }
+        let buffer = PooledBuffer::new(wanted.next_multiple_of(self.alignment));
+        let mut buffer = self.read_on(buffer, start, wanted).await?;
         buffer.show(skip, length);
         Ok(buffer)
     }
@@ -210,16 +209,44 @@ impl DirectFile {
         self.write(payload.into(), offset, true).await
     }
 
-    /// Whether a read that began with `before` bytes in its buffer and left it with `after` has met
-    /// the end of the file: in the middle a read may be short, but ends at a block's end.
-    fn is_end(&self, before: usize, after: usize) -> bool {
-        after == before || (self.is_direct && !after.is_multiple_of(self.alignment))
+    /// Reads on until `buffer`, which begins at `start`, has `wanted` bytes or the file ends.
+    ///
+    /// A read that ends within a block has met the end of a file on a disk; a file system in user
+    /// space may also give less (FUSE). So the file's length is asked for then, and there the rest
+    /// is read from the block's start, or from where it ended if it ends there again.
+    async fn read_on(
+        &self,
+        mut buffer: PooledBuffer,
+        start: u64,
+        wanted: usize,
+    ) -> Result<PooledBuffer> {
+        let (mut short, mut in_blocks) = (0, self.is_direct);
+        while buffer.len() < wanted {
+            let length = buffer.len();
+            let beyond = length % self.alignment;
+            if beyond > 0 && self.file.metadata().await?.len() <= start + length as u64 {
+                break;
+            }
+            if beyond > 0 && in_blocks {
+                in_blocks = length > short;
+                short = length;
+            }
+            if in_blocks {
+                buffer.show(0, length - beyond);
+            }
+            let before = buffer.len();
+            let op = self.read_op(buffer, start + before as u64);
+            buffer = read_outcome(Completion::new(op).await)?;
+            if buffer.len() == before {
+                break;
+            }
+        }
+        Ok(buffer)
     }
 
-    /// The operation that reads into the buffer's room.
+    /// The operation that reads into the buffer's room. It is whole blocks, unless the file system
+    /// has just given less: then it is none that needs them.
     fn read_op(&self, buffer: PooledBuffer, offset: u64) -> Op {
-        debug_assert!(offset.is_multiple_of(self.alignment as u64));
-        debug_assert!(buffer.room().is_multiple_of(self.alignment));
         Op::ReadAt { file: self.file.raw(), buffer: ReadBuffer::Pooled(buffer), offset }
     }
 
@@ -230,6 +257,17 @@ impl DirectFile {
         let offset = offset + skip as u64;
         Op::WriteAt { file: self.file.raw(), payload, skip, offset, durable, appends: false }
     }
+}
+
+/// The kernel writes at the end then, whatever the offset (O_APPEND, BUGS of pwrite(2)).
+fn refuse_append(flags: i32) -> Result<()> {
+    if flags & libc::O_APPEND == 0 {
+        return Ok(());
+    }
+    Err(Error::config(
+        "a direct file that is opened for appending (O_APPEND): its writes have offsets; open it \
+         for writing",
+    ))
 }
 
 fn read_outcome(outcome: Outcome) -> Result<PooledBuffer> {

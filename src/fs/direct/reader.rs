@@ -19,9 +19,10 @@ struct Ahead {
     completion: Completion,
     /// Where its block begins.
     offset: u64,
-    /// Bytes of the block that were there before it.
-    before: usize,
 }
+
+/// What a read has left of its block, on its way; it may be that the file ends there.
+type ShortRest = Pin<Box<dyn Future<Output = Result<PooledBuffer>>>>;
 
 /// Reads a [`DirectFile`] from an offset to its end, block by block, with reads ahead.
 ///
@@ -32,6 +33,8 @@ struct Ahead {
 pub struct DirectReader {
     // In this order: what is under way is cancelled before the file can be closed.
     ahead: VecDeque<Ahead>,
+    /// Of the block in front of `ahead`, and where that begins.
+    short: Option<(ShortRest, u64)>,
     file: Rc<DirectFile>,
     window: Window,
     /// Blocks that may be ahead by now.
@@ -53,6 +56,7 @@ impl DirectReader {
         let next = offset - offset % file.alignment as u64;
         Self {
             ahead: VecDeque::with_capacity(window.blocks),
+            short: None,
             file,
             window,
             blocks: 1,
@@ -118,22 +122,14 @@ impl DirectReader {
                 return Poll::Ready(over.clone().map(|()| None));
             }
             self.look_ahead()?;
-            let front = self.ahead.front_mut().expect("there is a read until it is over");
-            let outcome = ready!(Pin::new(&mut front.completion).poll(context));
-            let (offset, before) = (front.offset, front.before);
-            self.ahead.pop_front();
-            let mut block = match read_outcome(outcome) {
+            let (outcome, offset) = ready!(self.poll_front(context));
+            let mut block = match outcome {
                 Ok(block) => block,
                 Err(error) => return Poll::Ready(Err(self.fail(error))),
             };
-            if self.file.is_end(before, block.len()) {
+            if block.room() > 0 {
                 self.over = Some(Ok(()));
                 self.ahead.clear();
-            } else if block.room() > 0 {
-                let before = block.len();
-                let first = self.begin(block, offset, before);
-                self.ahead.push_front(first);
-                continue;
             }
             self.blocks = (self.blocks * 2).min(self.window.blocks);
             block.show((self.position - offset) as usize, usize::MAX);
@@ -143,34 +139,60 @@ impl DirectReader {
         }
     }
 
+    /// The first block under way, less only at the end of the file, and where it begins.
+    fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<(Result<PooledBuffer>, u64)> {
+        if self.short.is_none() {
+            let front = self.ahead.front_mut().expect("there is a read until it is over");
+            let outcome = ready!(Pin::new(&mut front.completion).poll(context));
+            let offset = front.offset;
+            self.ahead.pop_front();
+            match read_outcome(outcome) {
+                Ok(block) if block.room() > 0 => {
+                    let (file, wanted) = (Rc::clone(&self.file), block.capacity());
+                    let rest = async move { file.read_on(block, offset, wanted).await };
+                    self.short = Some((Box::pin(rest), offset));
+                }
+                outcome => return Poll::Ready((outcome, offset)),
+            }
+        }
+        let (rest, offset) = self.short.as_mut().expect("it is there or was just made");
+        let (outcome, offset) = (ready!(rest.as_mut().poll(context)), *offset);
+        self.short = None;
+        Poll::Ready((outcome, offset))
+    }
+
     fn fail(&mut self, error: Error) -> Error {
         self.ahead.clear();
         self.over = Some(Err(error.clone()));
         error
     }
 
+    fn under_way(&self) -> usize {
+        self.ahead.len() + usize::from(self.short.is_some())
+    }
+
     /// Starts reads up to the window.
     fn look_ahead(&mut self) -> Result<()> {
-        while self.ahead.len() < self.blocks {
+        while self.under_way() < self.blocks {
             if let Err(errno) = check_offset(self.next, self.window.block_bytes) {
                 // Behind the largest offset there is nothing ahead.
-                if self.ahead.is_empty() {
+                if self.under_way() == 0 {
                     return Err(self.fail(Error::io("reading a file", errno)));
                 }
                 return Ok(());
             }
             let block = PooledBuffer::new(self.window.block_bytes);
-            let ahead = self.begin(block, self.next, 0);
+            let ahead = self.begin(block, self.next);
             self.ahead.push_back(ahead);
             self.next += self.window.block_bytes as u64;
         }
         Ok(())
     }
 
-    fn begin(&self, block: PooledBuffer, offset: u64, before: usize) -> Ahead {
-        let mut completion = Completion::new(self.file.read_op(block, offset + before as u64));
+    fn begin(&self, block: PooledBuffer, offset: u64) -> Ahead {
+        let mut completion = Completion::new(self.file.read_op(block, offset));
         completion.start();
-        Ahead { completion, offset, before }
+        Ahead { completion, offset }
     }
 }
 
