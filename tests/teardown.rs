@@ -52,7 +52,8 @@ fn is_read(layout: Layout) -> bool {
 // whole, aligned to a page, and once; those that are kept back are never handed out again.
 unsafe impl GlobalAlloc for Quarantine {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() == size_of::<libc::statx>() {
+        // A status and what is asked beside it.
+        if (size_of::<libc::statx>()..=PAGE).contains(&layout.size()) {
             let trap = self.trap.swap(std::ptr::null_mut(), Ordering::SeqCst);
             if !trap.is_null() {
                 return trap;
