@@ -6,9 +6,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::cycle::Told;
 use super::explain::{Command, explain};
 use super::model::Model;
 use super::operation::{Draw, Key, Operation};
@@ -100,11 +100,11 @@ impl Client {
     ///
     /// # Errors
     /// A reply that contradicts what was acknowledged before.
-    pub(crate) fn write(&mut self, address: SocketAddr, stop: &AtomicBool) -> Result<(), String> {
+    pub(crate) fn write(&mut self, address: SocketAddr, told: &Told) -> Result<(), String> {
         let Ok(mut connection) = Connection::open(address) else { return Ok(()) };
-        while !stop.load(Ordering::Relaxed) {
+        while told.goes_on() {
             let count = 1 + self.draw.random.below(self.pipeline);
-            if !self.round(&mut connection, count)? {
+            if !self.round(&mut connection, count, told)? {
                 break;
             }
         }
@@ -116,6 +116,7 @@ impl Client {
         &mut self,
         connection: &mut Connection,
         count: u64,
+        told: &Told,
     ) -> Result<bool, String> {
         let (first, batch) = (self.entries.len(), self.next);
         for _ in 0..count {
@@ -127,6 +128,7 @@ impl Client {
         }
         for index in first..self.entries.len() {
             match connection.receive() {
+                Ok(_) if !told.is_heard() => return Ok(false),
                 Ok(reply) => {
                     if !self.take_reply(index, &reply)? {
                         return Ok(false);
@@ -197,15 +199,15 @@ impl Client {
                 last(&|entry| matches!(entry.fate, Fate::Acknowledged(at) if at <= time))
             }
             Floor::Acknowledged => last(&|entry| {
-                matches!(entry.fate, Fate::Acknowledged(_))
-                    || seen.is_some_and(|s| s == entry.sequence)
+                matches!(entry.fate, Fate::Acknowledged(_)) || seen == Some(entry.sequence)
             }),
         }
     }
 
     /// Compares what a server holds with what was written, and goes on from there.
     ///
-    /// `seen` is the latest operation whose effect another connection has read.
+    /// `seen` is the latest operation whose effect another connection has read: it must be there if
+    /// nothing that was acknowledged may be lost.
     ///
     /// # Errors
     /// In words, what is missing or torn.
@@ -215,6 +217,7 @@ impl Client {
         floor: Floor,
         seen: Option<u64>,
     ) -> Result<Verdict, String> {
+        let seen = seen.filter(|_| matches!(floor, Floor::Acknowledged));
         let mut model = self.start.clone();
         let mut prefix = (model.mark() == found.mark()).then_some(0);
         for (index, entry) in self.entries.iter().enumerate() {

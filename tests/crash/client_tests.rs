@@ -121,19 +121,22 @@ fn commands_sent_together_may_be_done_in_any_order_that_keeps_each_keys() {
         }
         model.settled()
     };
-    let judge = |done: &[usize], seen: Option<usize>| {
+    let judge_from = |floor: Floor, done: &[usize], seen: Option<usize>| {
         let (mut other, _) = together(1);
         for (entry, known) in other.entries.iter_mut().zip(&client.entries) {
             entry.operation = known.operation.clone();
         }
         let seen = seen.map(|index| client.entries[ACKNOWLEDGED + index].sequence);
-        other.judge(state(done), Floor::Acknowledged, seen)
+        other.judge(state(done), floor, seen)
     };
+    let judge = |done: &[usize], seen| judge_from(Floor::Acknowledged, done, seen);
     let open = |unacknowledged| Verdict { unacknowledged, lost: 0 };
     assert_eq!(judge(&[1, 3, 5], None), Ok(open(3)));
     assert_eq!(judge(&[1, 3, 4], Some(4)), Ok(open(3)));
     assert!(judge(&[1, 2], None).is_err(), "the second of key 12 without the first");
     assert!(judge(&[1, 3], Some(0)).is_err(), "somebody has read the first");
+    let lossy = judge_from(Floor::Nothing, &[1, 3], Some(0));
+    assert_eq!(lossy, Ok(open(2)), "what may be lost may be lost after somebody has read it");
 }
 
 #[test]

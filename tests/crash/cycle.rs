@@ -16,17 +16,42 @@ use super::random::{Random, origin, payload};
 use super::resp::{Connection, Reply};
 use super::server::{Fsync, Program, Server, Setup};
 
+/// What those who write and read during a cycle are told.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// To begin nothing more.
+    stop: AtomicBool,
+    /// The power is gone: nobody is there to hear what is answered from here on.
+    dark: AtomicBool,
+}
+
+impl Told {
+    /// Said before the power goes.
+    pub(crate) fn power_goes(&self) {
+        self.dark.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Asked after a reply has come: whether anybody was there to hear it.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.dark.load(Ordering::SeqCst)
+    }
+}
+
 /// How a server's life ends.
 pub(crate) trait End {
     /// Ends it; the time from which on nothing was made durable.
-    fn end(&mut self, server: &mut Server) -> Instant;
+    fn end(&mut self, server: &mut Server, told: &Told) -> Instant;
 }
 
 /// SIGKILL: what was written is in the page cache, so this finds what was acknowledged unwritten.
 pub(crate) struct Kill;
 
 impl End for Kill {
-    fn end(&mut self, server: &mut Server) -> Instant {
+    fn end(&mut self, server: &mut Server, _: &Told) -> Instant {
         let at = Instant::now();
         server.kill();
         at
@@ -159,19 +184,19 @@ impl Campaign {
         let is_redis = !matches!(self.setup.program, Program::Annulus(_));
         let before: u64 = self.clients.iter().map(|client| client.acknowledged).sum();
         let count = self.clients.len();
-        let stop = AtomicBool::new(false);
-        let (clients, stop) = (&mut self.clients, &stop);
+        let told = Told::default();
+        let (clients, told) = (&mut self.clients, &told);
         let (errors, reads, snapshots, ended) = thread::scope(|scope| {
             let writers: Vec<_> =
-                clients.iter_mut().map(|it| scope.spawn(|| it.write(address, stop))).collect();
+                clients.iter_mut().map(|it| scope.spawn(|| it.write(address, told))).collect();
             let readers = seeds
-                .map(|seed| scope.spawn(move || read(address, count, Random::new(seed), stop)));
+                .map(|seed| scope.spawn(move || read(address, count, Random::new(seed), told)));
             let seed = seeds[0] ^ seeds[1];
             let snapshots = scope
-                .spawn(move || if is_redis { 0 } else { save(address, Random::new(seed), stop) });
+                .spawn(move || if is_redis { 0 } else { save(address, Random::new(seed), told) });
             thread::sleep(time);
-            let ended = (end.end(server), unix_ms());
-            stop.store(true, Ordering::Relaxed);
+            let ended = (end.end(server, told), unix_ms());
+            told.stop.store(true, Ordering::Relaxed);
             let join = "a thread of the test";
             let mut errors: Vec<String> =
                 writers.into_iter().filter_map(|it| it.join().expect(join).err()).collect();
@@ -276,15 +301,18 @@ fn read(
     address: SocketAddr,
     clients: usize,
     mut random: Random,
-    stop: &AtomicBool,
+    told: &Told,
 ) -> Result<(u64, Seen), String> {
     let (mut count, mut seen) = (0, Seen::new());
     let Ok(mut connection) = Connection::open(address) else { return Ok((count, seen)) };
-    while !stop.load(Ordering::Relaxed) {
+    while told.goes_on() {
         let client = random.below(clients as u64) as usize;
         let keys = if random.below(2) == 0 { VALUES } else { TOGETHER };
         let key = keys.start + random.below(keys.len() as u64) as Key;
         let Ok(reply) = connection.call(&["GET", &key_name(client, key)]) else { break };
+        if !told.is_heard() {
+            break;
+        }
         let Reply::Bulk(Some(bytes)) = reply else { continue };
         let Some((writer, sequence, length)) = origin(&bytes) else { continue };
         if writer != client || payload(client, sequence, length) != bytes {
@@ -298,10 +326,10 @@ fn read(
 }
 
 /// Has snapshots made now and then; how many were begun.
-fn save(address: SocketAddr, mut random: Random, stop: &AtomicBool) -> usize {
+fn save(address: SocketAddr, mut random: Random, told: &Told) -> usize {
     let mut count = 0;
     let Ok(mut connection) = Connection::open(address) else { return count };
-    while !stop.load(Ordering::Relaxed) {
+    while told.goes_on() {
         thread::sleep(Duration::from_millis(random.below(150)));
         match connection.call(&["BGSAVE"]) {
             Ok(Reply::Error(_)) => {}

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::OnError;
-use crate::cycle::{Campaign, End, Kill};
+use crate::cycle::{Campaign, End, Kill, Told};
 use crate::faults::{Call, Effect, FailingDisk, Rule};
 use crate::image::Image;
 use crate::resp::{Connection, PATIENCE, Reply};
@@ -75,7 +75,7 @@ struct Breaks<'disk> {
 }
 
 impl End for Breaks<'_> {
-    fn end(&mut self, server: &mut Server) -> Instant {
+    fn end(&mut self, server: &mut Server, _: &Told) -> Instant {
         self.disk.add(self.rule.take().expect("it breaks once"));
         let status = server.wait().expect("it ends by itself");
         self.said = server.log();
@@ -146,7 +146,7 @@ fn write_until(server: &Server, wanted: impl Fn(&Reply) -> bool) {
 }
 
 impl End for Fills<'_> {
-    fn end(&mut self, server: &mut Server) -> Instant {
+    fn end(&mut self, server: &mut Server, told: &Told) -> Instant {
         let mut connection = server.connect();
         assert_eq!(connection.call(&["SET", "probe", "before"]).expect("it serves"), Reply::ok());
         (self.fill)(self.disk);
@@ -159,7 +159,7 @@ impl End for Fills<'_> {
         thread::sleep(Duration::from_millis(100));
         let deleted = connection.call(&["DEL", "probe", "attempt"]).expect("it serves");
         assert_eq!(deleted, Reply::Integer(2));
-        Kill.end(server)
+        Kill.end(server, told)
     }
 }
 

@@ -128,6 +128,14 @@ impl Running {
         self.store.gate().is_some() || id == PartitionId(0)
     }
 
+    /// Waits until all that was written is in the log; the last record. Every partition is there.
+    async fn settle(&self) -> Lsn {
+        let line = |id: PartitionId| self.log.draw_line(id.index());
+        let last = self.store.map().partitions().map(line).max().unwrap();
+        self.log.durable(last).await.unwrap();
+        last
+    }
+
     async fn save(&self) -> Saved {
         self.saving.request().finished().await.unwrap()
     }
@@ -431,8 +439,7 @@ fn a_failed_save_leaves_nothing_and_the_next_may_succeed(engine: Engine) {
         let running = open(engine, map, &scratch, UNLIMITED).await;
         running.fill(1000, 100).await;
         // No snapshot can take its name: a directory has it.
-        let lines = map.partitions().map(|id| running.log.draw_line(id.index()));
-        let lsn = lines.max().unwrap();
+        let lsn = running.settle().await;
         let (from, until) = map.slots(PartitionId(0));
         let in_the_way = scratch.file(&name::snapshot(Slots { from, until }, lsn));
         std_fs::create_dir(&in_the_way).unwrap();
@@ -465,6 +472,7 @@ fn a_store_that_nobody_wrote_to_is_not_saved_again(engine: Engine) {
     run(engine, async {
         let running = open(engine, map, &scratch, UNLIMITED).await;
         running.fill(100, 10).await;
+        running.settle().await;
         let first = running.save().await;
         let files = inodes();
         assert_eq!((first.keys, files.len()), (100, map.count()));
