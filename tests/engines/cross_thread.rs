@@ -173,10 +173,14 @@ fn an_abort_drops_the_future_on_its_shard(engine: Engine) {
     let home = wait_for(shard.call(|| thread::current().id())).unwrap();
     let (sender, dropped) = mpsc::channel();
     let witness = Witness(sender);
+    let (begin, begun) = mpsc::channel();
     let mut task = shard.spawn(move || async move {
         let _witness = witness;
+        begin.send(()).unwrap();
         std::future::pending::<()>().await;
     });
+    // One that has not begun is called back: see `a_task_that_has_not_begun_is_called_back`.
+    begun.recv_timeout(LONG).unwrap();
     assert!(task.wait_timeout(Duration::from_millis(1)).unwrap_err().is_timed_out());
     assert!(task.abort());
     let error = task.wait_timeout(LONG).unwrap_err();
