@@ -73,10 +73,10 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
         return Err(Failure::running("the listeners ended although nobody asked for it"));
     };
     runtime.block_on(drained(runtime.handle(), *deadline));
-    stores.close(&runtime);
+    let closed = stores.close(&runtime);
     let report = runtime.shut_down();
     tracing::info!(leaked = report.leaked.len(), "ended");
-    Ok(())
+    closed
 }
 
 fn watch_signals(

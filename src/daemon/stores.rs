@@ -175,12 +175,11 @@ impl Stores {
     }
 
     /// Has everything that was written made durable, and ends the log.
-    pub(super) fn close(&self, runtime: &Runtime) {
-        if let Some(log) = &self.log {
-            log.close();
-            // A log that has failed has ended the process.
-            let _ = runtime.block_on(log.ended());
-        }
+    pub(super) fn close(&self, runtime: &Runtime) -> Result<(), Failure> {
+        let Some(log) = &self.log else { return Ok(()) };
+        log.close();
+        // Whoever hears first that it has failed says so: this, or the task that writes it.
+        runtime.block_on(log.ended()).map_err(|failed| Failure::running(failed.to_string()))
     }
 
     /// Changes when snapshots are due.

@@ -105,8 +105,8 @@ impl Writer {
                 let path = path.display();
                 return Err(self.log.fail(format!(
                     "the log cannot be made durable: {path}: {error}; nothing more is \
-                     acknowledged. What was acknowledged as durable is safe: mend the disk and \
-                     start again"
+                     acknowledged, and changes that are not durable yet are lost. What was \
+                     acknowledged as durable is safe: mend the disk and start again"
                 )));
             }
             self.trim().await;

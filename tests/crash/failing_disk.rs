@@ -33,18 +33,21 @@ macro_rules! on_engines {
 }
 
 on_engines! {
-    uring: a_sync_that_fails_once_ends_the_process, a_sync_that_always_fails_ends_the_process,
+    uring: an_end_without_the_last_sync_says_so, an_end_on_a_full_disk_says_so,
+        a_sync_that_fails_once_ends_the_process, a_sync_that_always_fails_ends_the_process,
         a_write_that_fails_ends_the_process, a_directory_that_cannot_be_synced_ends_the_process,
         a_full_disk_refuses_writes_until_there_is_room, a_quota_refuses_writes_until_it_is_raised,
         interrupted_writes_are_done_again;
-    epoll: a_sync_that_fails_once_ends_the_process, a_sync_that_always_fails_ends_the_process,
+    epoll: an_end_without_the_last_sync_says_so, an_end_on_a_full_disk_says_so,
+        a_sync_that_fails_once_ends_the_process, a_sync_that_always_fails_ends_the_process,
         a_write_that_fails_ends_the_process, a_directory_that_cannot_be_synced_ends_the_process,
         a_full_disk_refuses_writes_until_there_is_room, a_quota_refuses_writes_until_it_is_raised,
         a_slow_sync_holds_up_no_reader, a_slow_sync_under_interval_stalls_writers,
         a_slow_change_of_segments_under_interval_stalls_writers,
         interrupted_writes_are_done_again, short_writes_are_made_whole,
         short_reads_are_read_on_at_the_start;
-    threads: a_sync_that_fails_once_ends_the_process,
+    threads: an_end_without_the_last_sync_says_so, an_end_on_a_full_disk_says_so,
+        a_sync_that_fails_once_ends_the_process,
         a_full_disk_refuses_writes_until_there_is_room, interrupted_writes_are_done_again,
         short_writes_are_made_whole, short_reads_are_read_on_at_the_start;
 }
@@ -114,6 +117,35 @@ fn a_write_that_fails_ends_the_process(disk: &FailingDisk, program: Program) {
 fn a_directory_that_cannot_be_synced_ends_the_process(disk: &FailingDisk, program: Program) {
     // Segments are small: the next one is made before long.
     ends_the_process(disk, program, Rule::new(Call::SyncDirectory, Effect::Fail(libc::EIO)));
+}
+
+/// What was answered under `interval` is not durable yet when the end begins.
+fn ends_with_a_loss(disk: &FailingDisk, program: Program, breaks: fn(&FailingDisk, &Server)) {
+    let fsync = Fsync::Interval(Duration::from_secs(60));
+    let mut server = Server::start(&Setup::new(program, fsync, disk.path().join("data"))).unwrap();
+    assert_eq!(server.connect().call(&["SET", "key", "value"]).unwrap(), Reply::ok());
+    breaks(disk, &server);
+    server.ask_to_end();
+    let (status, said) = (server.wait().unwrap(), server.log());
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("changes that are not durable yet are lost"), "{said}");
+}
+
+fn an_end_without_the_last_sync_says_so(disk: &FailingDisk, program: Program) {
+    ends_with_a_loss(disk, program, |disk, _| {
+        disk.add(Rule::new(Call::Sync, Effect::Fail(libc::EIO)).named("log-"));
+    });
+}
+
+fn an_end_on_a_full_disk_says_so(disk: &FailingDisk, program: Program) {
+    ends_with_a_loss(disk, program, |disk, server| {
+        disk.leave_room(0);
+        let mut connection = server.connect();
+        // More than the segment has, and the one that is made ahead.
+        connection.push(&["SET", "large", &"x".repeat(4 << 20)]);
+        connection.send().unwrap();
+        wait_until("the log waits for room", || server.log().contains("No space left on device"));
+    });
 }
 
 /// The disk takes nothing for a while; reads go on, and later writes as well.

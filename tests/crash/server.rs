@@ -202,6 +202,13 @@ impl Server {
         Err(format!("it does not end:\n{}", self.log()))
     }
 
+    /// Asks it to end (SIGTERM).
+    pub(crate) fn ask_to_end(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        let asked = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        asked.expect("a child of ours that was not waited for");
+    }
+
     /// Ends it without a chance to do anything (SIGKILL).
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
