@@ -14,7 +14,7 @@ use super::listen::{self, Listeners};
 use super::reload::Reloader;
 use super::services::Services;
 use super::settings::{Resolved, StoreSettings};
-use super::signals;
+use super::signals::{self, Signals};
 use super::stores::Stores;
 use super::{Failure, logging, print};
 use crate::error::Error;
@@ -35,8 +35,9 @@ type Drain = Arc<OnceLock<Duration>>;
 pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     let settings = resolved.settings.clone();
     let level = logging::start(settings.log_format, &settings.log_level);
-    signals::outlive_limits()
-        .map_err(|error| Failure::running(format!("cannot handle signals: {error}")))?;
+    let signals = signals::outlive_limits().and_then(|()| signals::listen());
+    let signals =
+        signals.map_err(|error| Failure::running(format!("cannot handle signals: {error}")))?;
     let preflight = check::preflight(&settings)?;
     for warning in preflight.warnings() {
         tracing::warn!("{warning}");
@@ -50,7 +51,7 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
     let services = Services::new(&settings, &runtime, &listeners, stores.clone());
     let drain = Drain::default();
     let reloader = Reloader::new(request.config, request.given, resolved, level);
-    watch_signals(reloader, services.clone(), runtime.handle(), Arc::clone(&drain))?;
+    watch_signals(signals, reloader, services.clone(), runtime.handle(), Arc::clone(&drain))?;
     if let Some(journalist) = journalist {
         journalist.start(&runtime)?;
     }
@@ -80,6 +81,7 @@ pub fn run(request: Request, resolved: Resolved) -> Result<(), Failure> {
 }
 
 fn watch_signals(
+    signals: Signals,
     mut reloader: Reloader,
     services: Services,
     handle: Handle,
@@ -99,7 +101,7 @@ fn watch_signals(
             handle.drain();
         }
     };
-    let watched = signals::watch(act);
+    let watched = signals::watch(signals, act);
     watched.map_err(|error| Failure::running(format!("cannot watch signals: {error}")))
 }
 

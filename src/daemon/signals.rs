@@ -1,7 +1,8 @@
 //! Signals, on a thread of their own: drain, end at once, re-read the configuration.
 //!
-//! Started by `serve` before the shards, so that no signal takes the default action meanwhile.
-//! Invariant: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
+//! `serve` listens for SIGHUP from the start, so that it ends nothing, and watches all of them when
+//! what they ask for can be done. Before that SIGTERM and SIGINT end the process, which has nothing
+//! in hand yet. Invariant: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+pub use signal_hook::iterator::Signals;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +45,18 @@ pub fn outlive_limits() -> io::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, ignored).map(drop)
 }
 
+/// Takes SIGHUP from now on, for [`watch`].
+pub fn listen() -> io::Result<Signals> {
+    Signals::new([SIGHUP])
+}
+
 /// Calls `handle` on the signal thread for each request, until the process ends.
-pub fn watch(mut handle: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+pub fn watch(
+    mut signals: Signals,
+    mut handle: impl FnMut(Request) + Send + 'static,
+) -> io::Result<()> {
+    signals.add_signal(SIGTERM)?;
+    signals.add_signal(SIGINT)?;
     let watch = move || {
         for signal in signals.forever() {
             match signal {

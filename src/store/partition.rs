@@ -312,20 +312,20 @@ impl Partition {
     /// Counts uses of keys from now on, or dates them.
     #[inline]
     pub(super) fn count_uses(&mut self, counts_uses: bool) {
-        self.ledger.meter.counts_uses = counts_uses;
+        self.ledger.meter.count_uses(counts_uses);
     }
 
     /// Milliseconds since a key found was used; `None` where uses are counted instead.
     pub fn idle_ms(&self, db: usize, found: Found) -> Option<u64> {
         let meter = &self.ledger.meter;
-        (!meter.counts_uses).then(|| meter.idle_ms(self.keyspaces[db].stamp(found)))
+        (!meter.counts_uses()).then(|| meter.idle_ms(self.keyspaces[db].stamp(found)))
     }
 
     /// How often a key found is used, from 0 to 255 on a logarithmic scale; `None` where uses are
     /// dated instead.
     pub fn frequency(&self, db: usize, found: Found) -> Option<u32> {
         let meter = &self.ledger.meter;
-        meter.counts_uses.then(|| meter.frequency(self.keyspaces[db].stamp(found)))
+        meter.counts_uses().then(|| meter.frequency(self.keyspaces[db].stamp(found)))
     }
 
     /// One step of the expiry cycle: looks at up to `budget` deadlines and removes what has
@@ -335,10 +335,11 @@ impl Partition {
         let mut left = budget;
         for _ in 0..DATABASES_COUNT {
             left -= self.database(self.expiry_database).expire_some(now_ms, left);
+            // Also when nothing is left: the next step is another database's.
+            self.expiry_database = (self.expiry_database + 1) % DATABASES_COUNT;
             if left == 0 {
                 break;
             }
-            self.expiry_database = (self.expiry_database + 1) % DATABASES_COUNT;
         }
         (self.stats.expired - before) as usize
     }
@@ -370,6 +371,17 @@ mod tests {
             assert!(steps < 30);
         }
         assert_eq!(partition.keyspaces().iter().map(Keyspace::len).sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn the_expiry_cycle_comes_to_every_database() {
+        let mut partition = Partition::default();
+        for number in 0..200u32 {
+            partition.database(0).set_string(&number.to_be_bytes(), b"v", Expiry::At(500));
+        }
+        partition.database(9).set_string(b"due", b"v", Expiry::At(50));
+        let removed: usize = (0..2).map(|_| partition.expire_some(50, 100)).sum();
+        assert_eq!(removed, 1);
     }
 
     #[test]

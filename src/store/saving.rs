@@ -27,9 +27,9 @@ pub struct Schedule {
 impl Default for Schedule {
     fn default() -> Self {
         Self {
-            log_bytes: 256 * 1024 * 1024,
+            log_bytes: 1024 * 1024 * 1024,
             every: Duration::from_secs(3600),
-            rate_bytes: 128 * 1024 * 1024,
+            rate_bytes: 64 * 1024 * 1024,
         }
     }
 }

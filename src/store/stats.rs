@@ -1,6 +1,6 @@
 //! What a partition counts. Read by `INFO` and the metrics.
 //!
-//! Invariant: counters only grow, except by `CONFIG RESETSTAT`.
+//! Invariant: counters only grow.
 
 use crate::metrics::{self, Counter};
 

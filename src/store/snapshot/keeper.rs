@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::shelf::Shelf;
 use super::{Folder, Part, save};
 use crate::clock::{self, Instant};
-use crate::error::Error;
 use crate::fs;
 use crate::log::{Log, Slots, name};
 use crate::shard::{ShardId, shard};
@@ -59,8 +58,10 @@ struct Keeper {
     inherited_bytes: u64,
     /// Bytes of the log written when the last save began that succeeded.
     saved_bytes: u64,
-    /// When the last save began.
+    /// When the last save began that succeeded; before the first, when this began to keep.
     began: Instant,
+    /// What had passed by then since the save before.
+    passed: Duration,
     /// No save before, unless it is asked for.
     not_before: Instant,
 }
@@ -77,11 +78,12 @@ pub async fn keep(store: Store, saving: Arc<Saving>, keeping: Keeping) {
         store,
         saved_bytes: log.figures().bytes.load(Ordering::Relaxed),
         log,
-        saving,
         folder: keeping.folder,
         shelf: keeping.shelf,
         inherited_bytes: keeping.log_bytes,
         began: now,
+        passed: passed_since(saving.report().last),
+        saving,
         not_before: now,
     };
     // A crash may have come between the last save and this.
@@ -95,6 +97,12 @@ pub async fn keep(store: Store, saving: Arc<Saving>, keeping: Keeping) {
             let _called = time::timeout(LOOK_PAUSE, keeper.saving.call.wait()).await;
         }
     }
+}
+
+/// How long ago a save ended that another process has made.
+fn passed_since(last: Option<Saved>) -> Duration {
+    let passed_ms = last.map(|saved| clock::unix_millis().saturating_sub(saved.unix_ms));
+    Duration::from_millis(passed_ms.unwrap_or_default())
 }
 
 impl Keeper {
@@ -114,7 +122,8 @@ impl Keeper {
         }
         let last_bytes = self.saving.report().last.map_or(0, |saved| saved.bytes);
         let by_size = schedule.log_bytes > 0 && unsaved >= schedule.log_bytes.max(last_bytes);
-        let by_time = !schedule.every.is_zero() && now >= self.began + schedule.every;
+        let passed = now.since(self.began).saturating_add(self.passed);
+        let by_time = !schedule.every.is_zero() && passed >= schedule.every;
         by_size || by_time
     }
 
@@ -128,7 +137,7 @@ impl Keeper {
     /// Saves every partition, and gives up what that makes needless.
     async fn save_all(&mut self) {
         self.saving.begin();
-        self.began = clock::now();
+        let began = clock::now();
         let written = self.log.figures().bytes.load(Ordering::Relaxed);
         let mut saved = Saved::default();
         let mut outcome = Ok(());
@@ -147,10 +156,11 @@ impl Keeper {
         }
         self.trim();
         saved.unix_ms = clock::unix_millis();
-        saved.duration = clock::now().since(self.began);
+        saved.duration = clock::now().since(began);
         match &outcome {
             Ok(()) => {
                 (self.saved_bytes, self.inherited_bytes) = (written, 0);
+                (self.began, self.passed) = (began, Duration::ZERO);
                 tracing::info!(
                     keys = saved.keys,
                     bytes = saved.bytes,
@@ -173,19 +183,23 @@ impl Keeper {
         let (from, until) = self.store.map().slots(id);
         let have = self.shelf.lsn_of(Slots { from, until });
         let (folder, saving) = (self.folder.clone(), Arc::clone(&self.saving));
+        // In a task, so that a panic fails this save alone.
+        let begin = move |store: Store| {
+            let work = async move { save(&store, id, &folder, &saving, have).await };
+            task::Builder::new().name("snapshot").class(Class::Background).spawn(work)
+        };
+        let failed = |error: &dyn std::fmt::Display| Err(SaveFailed(error.to_string().into()));
         if self.store.reaches(id) {
-            return save(&self.store, id, &folder, &saving, have).await;
+            let saved = begin(self.store.clone()).await;
+            return saved.unwrap_or_else(|error| failed(&error));
         }
         let there = move || async move {
-            let Some(store) = Store::here() else {
-                return Err(SaveFailed("the partition's shard has no store".into()));
-            };
-            let work = async move { save(&store, id, &folder, &saving, have).await };
-            let task = task::Builder::new().name("snapshot").class(Class::Background).spawn(work);
-            task.await.unwrap_or_else(|error| Err(SaveFailed(error.to_string().into())))
+            match Store::here() {
+                Some(store) => begin(store).await.unwrap_or_else(|error| failed(&error)),
+                None => failed(&"the partition's shard has no store"),
+            }
         };
-        let saved = shard(ShardId(id.0)).submit(there).await;
-        saved.unwrap_or_else(|error: Error| Err(SaveFailed(error.to_string().into())))
+        shard(ShardId(id.0)).submit(there).await.unwrap_or_else(|error| failed(&error))
     }
 
     /// Puts a new snapshot among the others, and removes those whose slots are all in newer ones.

@@ -9,7 +9,7 @@ use super::super::config;
 use super::super::info::Figures;
 use super::keys::unknown_subcommand;
 
-/// `CONFIG GET pattern ... | SET name value ... | RESETSTAT | REWRITE`.
+/// `CONFIG GET pattern ... | SET name value ... | REWRITE`.
 pub fn config(call: &mut SessionCall<'_>) -> Outcome {
     let (args, subcommand) = (call.args, call.args.at(1));
     if is(subcommand, "GET") {
