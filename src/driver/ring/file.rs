@@ -112,11 +112,25 @@ impl Ring {
     pub(super) fn call_back(&mut self, key: SlotKey, slots: &mut Slots) -> bool {
         let Some(offload) = &mut self.offload else { return false };
         let is_back = offload.call_back(key);
-        if is_back && let Some(op) = slots.op(key) {
-            self.named.end(op.descriptor());
-            slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
+        if is_back {
+            self.called_back(key, slots);
         }
         is_back
+    }
+
+    /// Takes back every operation that waits for a helper.
+    pub(super) fn call_back_all(&mut self, slots: &mut Slots) {
+        let waiting = self.offload.as_mut().map(Offload::call_back_all);
+        for key in waiting.unwrap_or_default() {
+            self.called_back(key, slots);
+        }
+    }
+
+    fn called_back(&mut self, key: SlotKey, slots: &mut Slots) {
+        if let Some(op) = slots.op(key) {
+            self.named.end(op.descriptor());
+        }
+        slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
     }
 
     /// Whether a helper has something to do: its answer comes by the eventfd.

@@ -216,7 +216,8 @@ impl Ring {
         self.push(entry::cancel(key.to_user_data()));
     }
 
-    pub(super) fn cancel_all(&mut self) {
+    pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
+        self.call_back_all(slots);
         self.push(entry::cancel_any());
     }
 
