@@ -270,7 +270,11 @@ impl Writer {
             let room = std::mem::replace(&mut self.room, AlignedBuffer::new(1, 1));
             let (file, offset) = (self.segments.file(), self.segments.offset());
             let write = file.try_write_at(Payload::from(room), offset, durable);
+            let began = clock::now();
             let (payload, written) = self.watched(since, write).await;
+            if durable {
+                metrics::record(Measure::LogSync, clock::now().nanos_since(began));
+            }
             if let Payload::Aligned(room) = payload {
                 self.room = room;
             }
@@ -319,7 +323,9 @@ impl Writer {
     async fn sync_now(&mut self) -> Result<()> {
         let since = self.undurable_since.unwrap_or_else(clock::now);
         let sync = self.segments.file().sync_data();
+        let began = clock::now();
         self.watched(since, sync).await?;
+        metrics::record(Measure::LogSync, clock::now().nanos_since(began));
         self.undurable_since = None;
         Ok(())
     }
