@@ -10,7 +10,7 @@ use super::capture::Capture;
 use super::change::Change;
 use super::journal::Journal;
 use super::keyspace::{Expiry, Found, Keyspace};
-use super::recency::Meter;
+use super::recency::{Meter, Stamp};
 use super::stats::Stats;
 use super::value::{Value, WrongType};
 
@@ -27,6 +27,14 @@ pub(super) struct Ledger {
 }
 
 const _: () = assert!(super::DATABASES_COUNT <= u16::BITS as usize);
+
+/// What a key held that was taken out, to be put back.
+#[derive(Debug)]
+pub(super) struct Taken {
+    value: Value,
+    deadline: Option<u64>,
+    stamp: Stamp,
+}
 
 /// A database at work.
 #[derive(Debug)]
@@ -95,8 +103,16 @@ impl Database<'_> {
 
     /// Sets `key` to `value`, new or not.
     pub fn set(&mut self, key: &[u8], value: Value, expiry: Expiry) {
-        let found = self.put(key, value, expiry);
         let hash = self.keyspace.hash(key);
+        let found = match self.keyspace.lookup(hash, key) {
+            Some(found) => {
+                self.before_change(found);
+                self.keyspace.replace(found, value);
+                self.keyspace.apply(found, expiry);
+                found
+            }
+            None => self.insert(hash, key, value, expiry),
+        };
         let deadline = self.keyspace.deadline(found);
         let Value::String(text) = self.keyspace.value(found);
         let change = Change::Set { db: self.number, key, value: text.as_slice(), deadline };
@@ -164,27 +180,25 @@ impl Database<'_> {
         let key = self.keyspace.key(found);
         let change = Change::Delete { db: self.number, key };
         self.ledger.journal.write(self.keyspace.hash(key), change);
-        self.take(found)
-    }
-
-    /// Removes a key found, to be put back by [`Database::put`]; not a change.
-    pub(super) fn take(&mut self, found: Found) -> (Value, Option<u64>) {
         self.before_change(found);
         self.keyspace.remove(found)
     }
 
-    /// Puts back what was taken, or what a change known to the log has made of it; not a change.
-    pub(super) fn put(&mut self, key: &[u8], value: Value, expiry: Expiry) -> Found {
+    /// Removes a key found, to be put back by [`Database::put_back`]; neither a change nor a use.
+    pub(super) fn take(&mut self, found: Found) -> Taken {
+        self.before_change(found);
+        let stamp = self.keyspace.stamp(found);
+        let (value, deadline) = self.keyspace.remove(found);
+        Taken { value, deadline, stamp }
+    }
+
+    /// Puts back what was taken, or what changes known to the log have made of it; neither a change
+    /// nor a use. Nothing has come into its place meanwhile.
+    pub(super) fn put_back(&mut self, key: &[u8], taken: Taken) {
         let hash = self.keyspace.hash(key);
-        match self.keyspace.lookup(hash, key) {
-            Some(found) => {
-                self.before_change(found);
-                self.keyspace.replace(found, value);
-                self.keyspace.apply(found, expiry);
-                found
-            }
-            None => self.insert(hash, key, value, expiry),
-        }
+        assert!(self.keyspace.lookup(hash, key).is_none(), "the place of a key lent stays free");
+        let expiry = taken.deadline.map_or(Expiry::Never, Expiry::At);
+        self.insert_stamped(hash, key, taken.value, expiry, taken.stamp);
     }
 
     /// Removes a key found because memory is full.
@@ -205,10 +219,21 @@ impl Database<'_> {
         looked_at
     }
 
+    #[inline]
     fn insert(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) -> Found {
+        self.insert_stamped(hash, key, value, expiry, self.ledger.meter.fresh())
+    }
+
+    fn insert_stamped(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        value: Value,
+        expiry: Expiry,
+        stamp: Stamp,
+    ) -> Found {
         self.ledger.in_use |= 1 << self.number;
         self.ledger.unpublished = true;
-        let stamp = self.ledger.meter.fresh();
         let found = self.keyspace.insert((hash, key), value, expiry, stamp);
         if let Some(capture) = &mut self.ledger.capture {
             capture.after_insertion(self.number, found);

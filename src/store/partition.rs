@@ -315,6 +315,11 @@ impl Partition {
         self.ledger.meter.count_uses(counts_uses);
     }
 
+    /// Whether uses of keys are counted.
+    pub(super) fn counts_uses(&self) -> bool {
+        self.ledger.meter.counts_uses
+    }
+
     /// Milliseconds since a key found was used; `None` where uses are counted instead.
     pub fn idle_ms(&self, db: usize, found: Found) -> Option<u64> {
         let meter = &self.ledger.meter;

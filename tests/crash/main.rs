@@ -11,6 +11,8 @@ mod explain;
 mod failing_disk;
 #[path = "../faults/mod.rs"]
 mod faults;
+mod full_disk;
+mod full_memory;
 mod image;
 mod kill;
 mod long;

@@ -254,6 +254,10 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
     let Some((_, view)) = request.view() else { return Default::default() };
     let Some(key) = kv::key_of(view.rest, &mut scratch) else { return Default::default() };
     while kv::needs_room(view.head.method) {
+        // What a transaction at work has changed is not in the log yet: nothing is evicted before.
+        if let Some(gate) = store.gate() {
+            gate.opened().await;
+        }
         let (room, _) = store.visit(|home| home.make_room(0));
         match room {
             Room::Enough => break,
