@@ -154,10 +154,9 @@ impl Measure {
             Self::BlockingWait => single("blocking_wait", "A blocking call, queued to started."),
             Self::BlockingRun => single("blocking_run", "A blocking call, started to ended."),
             Self::TimerLateness => single("timer_lateness", "How late timers fired."),
-            Self::LogCommit => single(
-                "log_commit",
-                "A record of the log, gathered to durable, or to written.",
-            ),
+            Self::LogCommit => {
+                single("log_commit", "A record of the log, gathered to durable, or to written.")
+            }
             Self::LogSync => single("log_sync", "The disk's time to make the log durable."),
             Self::RespRequest => single("resp_request", "A RESP request, decoded to answered."),
             Self::HttpRequest => single("http_request", "An HTTP request, decoded to answered."),

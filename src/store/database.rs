@@ -55,26 +55,41 @@ impl Deref for Database<'_> {
 }
 
 impl Database<'_> {
-    /// Finds `key` to be used, unless its deadline has passed; then it is removed.
+    /// Finds `key` for a command that changes it, which is a use of it. One whose deadline has
+    /// passed is removed.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let found = self.peek(key, now_ms)?;
-        self.keyspace.touch(found, &mut self.ledger.meter);
+        let found = self.see(key)?;
+        if self.keyspace.is_due(found, now_ms) {
+            self.expire(found);
+            return None;
+        }
+        self.touch(found);
         Some(found)
     }
 
-    /// The same for a command that asks about the key: that is no use of it.
+    /// Finds `key` for a command that asks about it, which is no use of it. One whose deadline has
+    /// passed is not there, and is left to the expiry cycle: whoever reads changes nothing, and so
+    /// never waits for the disk on that account.
     #[inline]
     pub fn peek(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
+        let found = self.see(key)?;
+        (!self.keyspace.is_due(found, now_ms)).then_some(found)
+    }
+
+    /// Notes that a key found is being used.
+    #[inline]
+    pub fn touch(&mut self, found: Found) {
+        self.keyspace.touch(found, &mut self.ledger.meter);
+    }
+
+    /// Finds `key`, even if its deadline has passed. What the caller tells of it waits for its last
+    /// change.
+    #[inline]
+    fn see(&mut self, key: &[u8]) -> Option<Found> {
         let hash = self.keyspace.hash(key);
         self.ledger.journal.see(hash);
-        let found = self.keyspace.lookup(hash, key)?;
-        if self.keyspace.is_due(found, now_ms) {
-            self.remove(found);
-            self.stats.expired += 1;
-            return None;
-        }
-        Some(found)
+        self.keyspace.lookup(hash, key)
     }
 
     /// Sets a string key to `content`, new or not.
@@ -212,11 +227,18 @@ impl Database<'_> {
         let looked_at = budget.min(self.keyspace.deadlines_len());
         for _ in 0..looked_at {
             if let Some(found) = self.keyspace.next_deadline(now_ms) {
-                self.remove(found);
-                self.stats.expired += 1;
+                self.expire(found);
             }
         }
         looked_at
+    }
+
+    /// Removes a key found whose deadline has passed.
+    fn expire(&mut self, found: Found) {
+        let key = self.keyspace.key(found);
+        self.ledger.journal.write_unseen(Change::Delete { db: self.number, key });
+        self.take(found);
+        self.stats.expired += 1;
     }
 
     #[inline]

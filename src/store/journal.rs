@@ -30,7 +30,7 @@ pub(super) struct Journal {
     touched: Vec<u32>,
     /// By hash, the record that the last change of such a key is in.
     recent: Vec<Lsn>,
-    /// The last record of all.
+    /// The last record with a change that can be seen.
     last: Lsn,
     /// The latest record whose changes this visit has seen.
     seen: Lsn,
@@ -61,6 +61,14 @@ impl Journal {
         if self.keeping != Keeping::Nothing {
             change.encode(&mut self.changes);
             self.touched.push(hash);
+        }
+    }
+
+    /// Keeps a change that nobody can see, and so nobody waits for: a key goes whose deadline has
+    /// passed. It was not there before either, and will not be after a restart without it.
+    pub(super) fn write_unseen(&mut self, change: Change<'_>) {
+        if self.keeping != Keeping::Nothing {
+            change.encode(&mut self.changes);
         }
     }
 
@@ -101,8 +109,8 @@ impl Journal {
     pub(super) fn handed_over(&mut self, lsn: Lsn) {
         /// A visit with large values should not keep their room for ever.
         const SPARE_BYTES_MAX: usize = 64 * 1024;
-        self.last = self.last.max(lsn);
         for hash in self.touched.drain(..) {
+            self.last = self.last.max(lsn);
             self.recent[hash as usize % RECENT_COUNT] = lsn;
         }
         self.changes.clear();

@@ -152,6 +152,16 @@ fn keys_move_between_partitions_with_their_deadlines() {
 }
 
 #[test]
+fn no_deadline_is_kept_that_has_passed() {
+    let mut cluster = Cluster::new(1);
+    assert_eq!(cluster.text("SET a 1 PX 100\r\nSET b 1 PX 100\r\n"), "+OK\r\n+OK\r\n");
+    cluster.now_ms += 100;
+    assert_eq!(cluster.text("GET a\r\nSET a 2 GET KEEPTTL\r\n"), "$-1\r\n$-1\r\n");
+    assert_eq!(cluster.text("GET b\r\nSET b 2 KEEPTTL\r\n"), "$-1\r\n+OK\r\n");
+    assert_eq!(cluster.text("MGET a b\r\nPTTL a\r\n"), "*2\r\n$1\r\n2\r\n$1\r\n2\r\n:-1\r\n");
+}
+
+#[test]
 fn msetnx_sets_all_or_nothing() {
     let mut cluster = Cluster::new(16);
     assert_eq!(cluster.text("SET c 0\r\nMSETNX a 1 b 2 c 3 d 4\r\n"), "+OK\r\n:0\r\n");
