@@ -22,7 +22,9 @@ const NAMES: u64 = 600;
 /// up between them by the pace.
 const VALUE_REPEATS: usize = 240;
 /// Some seconds for what all keys hold.
-const PACED_STORE: &str = "segment_size = \"4MiB\"\nsnapshot_rate = \"500KiB\"\n";
+const SLOW: &str = "segment_size = \"4MiB\"\nsnapshot_rate = \"500KiB\"\n";
+/// Longer than it takes to get to a flush.
+const SLOWER: &str = "segment_size = \"4MiB\"\nsnapshot_rate = \"200KiB\"\n";
 const FAR_AWAY_MS: u64 = 4_000_000_000_000;
 
 macro_rules! on_every_engine {
@@ -58,11 +60,11 @@ fn name(number: u64) -> String {
 }
 
 impl Store {
-    fn start(engine: &'static str) -> Self {
+    fn start(engine: &'static str, paced: &str) -> Self {
         let scratch = Scratch::new();
         let folder = scratch.path().join("data");
         let mut setup = Setup::new(Program::Annulus(engine), Fsync::Always, folder);
-        PACED_STORE.clone_into(&mut setup.store);
+        paced.clone_into(&mut setup.store);
         let server = Server::start(&setup).expect("it starts");
         let (connection, keys) = (server.connect(), BTreeMap::new());
         let mut store =
@@ -147,17 +149,15 @@ impl Store {
     }
 
     /// Goes on until the save has ended.
-    fn change_until_saved(&mut self) -> usize {
-        let (began, mut count) = (Instant::now(), 0);
+    fn change_until_saved(&mut self) {
+        let began = Instant::now();
         while self.is_saving() {
             assert!(began.elapsed() < PATIENCE, "the save does not end");
             for _ in 0..10 {
                 self.change_something();
-                count += 1;
             }
         }
         assert_eq!(self.connection.figure("rdb_saves"), 1);
-        count
     }
 
     /// Kills the daemon, starts it again and compares all there is.
@@ -188,10 +188,9 @@ impl Store {
 
 fn keys_renamed_during_a_save_come_back_once(engine: &'static str) {
     let _turn = crate::turn();
-    let mut store = Store::start(engine);
+    let mut store = Store::start(engine, SLOW);
     store.begin_to_save();
-    let count = store.change_until_saved();
-    assert!(count >= 50, "{count} commands came in time");
+    store.change_until_saved();
     for _ in 0..20 {
         store.change_something();
     }
@@ -200,7 +199,7 @@ fn keys_renamed_during_a_save_come_back_once(engine: &'static str) {
 
 fn what_was_flushed_during_a_save_does_not_come_back(engine: &'static str) {
     let _turn = crate::turn();
-    let mut store = Store::start(engine);
+    let mut store = Store::start(engine, SLOWER);
     store.begin_to_save();
     for _ in 0..20 {
         store.change_something();
