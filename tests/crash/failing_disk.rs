@@ -157,7 +157,7 @@ struct Fills<'disk> {
 
 /// Writes until the reply is as wanted, each time on a connection of its own: a write that was
 /// taken just before the disk was full waits for room, and so does its connection.
-fn write_until(server: &Server, wanted: impl Fn(&Reply) -> bool) {
+pub(crate) fn write_until(server: &Server, wanted: impl Fn(&Reply) -> bool) {
     let mut last = None;
     let began = Instant::now();
     while began.elapsed() < PATIENCE {

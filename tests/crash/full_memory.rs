@@ -88,14 +88,6 @@ fn configure(server: &Server, name: &str, value: &str) {
     assert_eq!(reply, Reply::ok(), "{name}");
 }
 
-fn figure(connection: &mut Connection, name: &str) -> u64 {
-    let Ok(Reply::Bulk(Some(text))) = connection.call(&["INFO"]) else { panic!("it serves") };
-    let text = String::from_utf8(text).expect("it is text");
-    let prefix = format!("{name}:");
-    let line = text.lines().find_map(|line| line.strip_prefix(&prefix)).expect("INFO tells it");
-    line.parse().expect("a number")
-}
-
 /// Each client writes its keys; `options` follow key and value. Answers a reply that is no OK.
 fn write_all(server: &Server, options: &[&str]) -> Option<Reply> {
     let write = |client: u32, mut connection: Connection| {
@@ -120,7 +112,7 @@ fn write_all(server: &Server, options: &[&str]) -> Option<Reply> {
         let clients = (0..CLIENTS).map(client);
         let begin = |(client, connection)| scope.spawn(move || write(client, connection));
         let clients: Vec<_> = clients.map(begin).collect();
-        clients.into_iter().filter_map(|client| client.join().expect("it writes")).next()
+        clients.into_iter().find_map(|client| client.join().expect("it writes"))
     })
 }
 
@@ -130,7 +122,9 @@ fn read(server: &Server, keys: impl Iterator<Item = String>) -> Content {
     let mut connection = server.connect();
     let mut content = Content::new();
     for keys in keys.chunks(BATCH as usize) {
-        keys.iter().for_each(|key| connection.push(&["GET", key]));
+        for key in keys {
+            connection.push(&["GET", key]);
+        }
         connection.send().expect("it serves");
         for key in keys {
             let Ok(Reply::Bulk(value)) = connection.receive() else { panic!("it serves") };
@@ -184,7 +178,7 @@ fn without_eviction_writes_are_refused_and_the_rest_goes_on(setup: &Setup) {
     let server = Server::start(setup).expect("it starts");
     assert_eq!(write_all(&server, &[]), None);
     let mut connections: Vec<Connection> = (0..CLIENTS).map(|_| server.connect()).collect();
-    let used = figure(&mut connections[0], "used_memory");
+    let used = connections[0].figure("used_memory");
     configure(&server, "maxmemory", &(used * 3 / 4).to_string());
     for number in 0..50 {
         for connection in &mut connections {
@@ -214,9 +208,9 @@ fn without_eviction_writes_are_refused_and_the_rest_goes_on(setup: &Setup) {
             assert_eq!(connection.receive().expect("it serves"), Reply::Integer(2));
         }
     }
-    assert!(figure(&mut connections[0], "used_memory") < used * 3 / 4);
+    assert!(connections[0].figure("used_memory") < used * 3 / 4);
     assert_eq!(connections[1].call(&["SET", "new", "v"]).expect("it serves"), Reply::ok());
-    assert_eq!(figure(&mut connections[0], "evicted_keys"), 0);
+    assert_eq!(connections[0].figure("evicted_keys"), 0);
     let mut content = read(&server, all_keys().chain((0..50).map(|n| format!("new:{n}"))));
     content.extend(read(&server, std::iter::once("new".to_owned())));
     assert_eq!(content.values().flatten().count() as u32, 2 * KEYS_OF_CLIENT + 1);
@@ -231,7 +225,7 @@ fn write_at_the_limit(server: &Server, options: &[&str]) {
         let watch = scope.spawn(move || {
             let mut most = 0;
             while !is_over.load(Ordering::Relaxed) {
-                most = most.max(figure(&mut connection, "used_memory"));
+                most = most.max(connection.figure("used_memory"));
                 thread::sleep(Duration::from_millis(5));
             }
             most
@@ -244,10 +238,10 @@ fn write_at_the_limit(server: &Server, options: &[&str]) {
     });
     assert!(most <= LIMIT_BYTES + SLACK_BYTES, "{most} bytes were used");
     let mut connection = server.connect();
-    let used = figure(&mut connection, "used_memory");
+    let used = connection.figure("used_memory");
     assert!(used <= LIMIT_BYTES + SLACK_BYTES, "{used} bytes are used");
     assert!(used >= LIMIT_BYTES / 2, "only {used} bytes are used");
-    assert!(figure(&mut connection, "evicted_keys") > 1000);
+    assert!(connection.figure("evicted_keys") > 1000);
 }
 
 fn the_least_recently_used_give_way_on_every_shard(setup: &Setup) {
@@ -285,23 +279,23 @@ fn a_limit_is_lowered_and_raised_while_it_runs(setup: &Setup) {
     let server = Server::start(setup).expect("it starts");
     assert_eq!(write_all(&server, &[]), None);
     let mut connection = server.connect();
-    let used = figure(&mut connection, "used_memory");
+    let used = connection.figure("used_memory");
     assert!(used > 2 * LIMIT_BYTES, "{used} bytes are more than the limit will be");
     configure(&server, "maxmemory-policy", "allkeys-lru");
     configure(&server, "maxmemory", &LIMIT_BYTES.to_string());
     // Without any write.
     let began = Instant::now();
-    while figure(&mut connection, "used_memory") > LIMIT_BYTES {
+    while connection.figure("used_memory") > LIMIT_BYTES {
         assert!(began.elapsed() < PATIENCE, "memory is not given back");
         thread::sleep(Duration::from_millis(20));
     }
     configure(&server, "maxmemory", &(2 * used).to_string());
-    let evicted = figure(&mut connection, "evicted_keys");
+    let evicted = connection.figure("evicted_keys");
     let before = read(&server, all_keys());
     check_survivors(&before);
     assert_eq!(before.values().filter(|value| value.is_none()).count() as u64, evicted);
     assert_eq!(write_all(&server, &[]), None);
-    assert_eq!(figure(&mut connection, "evicted_keys"), evicted, "there is room again");
+    assert_eq!(connection.figure("evicted_keys"), evicted, "there is room again");
     let content = read(&server, all_keys());
     assert!(content.values().all(Option::is_some));
     check_after_a_restart(setup, server, &content);

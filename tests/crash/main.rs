@@ -7,6 +7,7 @@
 
 mod client;
 mod cycle;
+mod during_save;
 mod explain;
 mod failing_disk;
 #[path = "../faults/mod.rs"]
