@@ -173,6 +173,21 @@ fn msetnx_sets_all_or_nothing() {
 }
 
 #[test]
+fn a_large_command_of_another_partition_leaves_little_behind() {
+    let mut cluster = Cluster::new(2);
+    let mut names = (0..100).map(|number| format!("key{number}"));
+    let key = names.find(|name| cluster.server.map.partition_of(name.as_bytes()).index() == 1);
+    let key = key.unwrap();
+    let value = "v".repeat(1 << 20);
+    let set = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), 1 << 20);
+    assert_eq!(cluster.text(&set), "+OK\r\n");
+    let gets = format!("GET {key}\r\n").repeat(3) + &format!("STRLEN {key}\r\n").repeat(5000);
+    assert_eq!(cluster.text(&gets).len(), 3 * (value.len() + 12) + 5000 * 10);
+    let kept = cluster.session.outbox.spare_bytes();
+    assert!(kept <= 256 * 1024, "{kept} bytes");
+}
+
+#[test]
 fn a_scan_visits_every_partition() {
     let mut cluster = Cluster::new(5);
     for key in 0..100 {
