@@ -30,8 +30,19 @@ impl Ring {
         if has_entry {
             let entry = entry::entry(op).user_data(key.to_user_data());
             self.push(entry);
+            self.files_queued += 1;
+            if self.files_queued >= limits::FILE_BATCH_COUNT {
+                self.hurry();
+            }
         } else {
             self.hand_over(key, slots);
+        }
+    }
+
+    /// Hands over what is queued before the turn ends: the disk works while the tasks run.
+    fn hurry(&mut self) {
+        if let Err(errno) = self.enter(0, None) {
+            tracing::warn!(%errno, "handing over file operations failed; done at the turn's end");
         }
     }
 
