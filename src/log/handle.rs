@@ -483,3 +483,7 @@ impl Drop for Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+mod tests;
