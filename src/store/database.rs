@@ -229,3 +229,7 @@ impl Database<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "database_tests.rs"]
+mod tests;
