@@ -89,7 +89,10 @@ fn every_other_change_is_kept_as_what_it_does() {
     keeps_of(b"plain", "deadline plain Some(7)", |it, found| it.set_deadline(found, Some(7)));
     keeps_of(b"late", "deadline late None", |it, found| it.set_deadline(found, None));
     keeps_of(b"plain", "delete plain", |it, found| drop(it.remove(found)));
-    keeps_of(b"plain", "delete plain", |it, found| it.evict(found));
+    keeps_of(b"plain", "delete plain", |it, found| {
+        it.evict(found);
+        assert_eq!(it.stats.evicted, 1);
+    });
     keeps(&["flush (0, 16384)"], |partition| partition.flush(3));
 }
 

@@ -451,8 +451,10 @@ impl Filesystem for Passthrough {
         answer!(reply, self.write_file(number, handle, offset, data, flags), ReplyWrite::written);
     }
 
+    /// There is nothing to do, and the kernel asks no more: a process that is ended would close its
+    /// files, and wait for ever for the answer of a file system that it serves itself.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        reply.error(Errno::ENOSYS);
     }
 
     fn release(
