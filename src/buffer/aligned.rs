@@ -1,9 +1,9 @@
 //! Memory aligned for direct I/O, of the heap's or a piece of a huge page.
 //!
-//! Taken by the pool beside this file, by the log and by programs. A disk is told where each piece
-//! of a buffer lies that is apart from the others in physical memory: a buffer in a huge page is one
-//! piece, one of the heap as many as it has pages. Invariant: a buffer's memory is its own until it
-//! is dropped, and a mapping lives as long as any of its buffers.
+//! Taken by the pool beside this file, by the log and by programs. A disk is told of each piece of
+//! a buffer that lies apart from the others in physical memory: in a huge page a buffer is one
+//! piece, in the heap as many as it has pages. Invariant: a buffer's memory is its own until it is
+//! dropped, and a mapping lives as long as any of its buffers.
 
 use std::alloc::Layout;
 use std::fmt;
@@ -28,7 +28,7 @@ enum Owner {
     /// The heap's, allocated with this layout.
     Heap(Layout),
     /// Part of a mapping that others share.
-    Mapping(Arc<Mapping>),
+    Mapping { _shared: Arc<Mapping> },
 }
 
 impl AlignedBuffer {
@@ -58,7 +58,7 @@ impl AlignedBuffer {
                 memory: unsafe { start.add(index * capacity) },
                 length: 0,
                 capacity,
-                owner: Owner::Mapping(Arc::clone(&mapping)),
+                owner: Owner::Mapping { _shared: Arc::clone(&mapping) },
             })
             .collect()
     }

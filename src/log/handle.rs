@@ -435,7 +435,7 @@ impl Log {
         self.failed.load(Ordering::Acquire).then(|| LogFailed(Arc::clone(&self.reason())))
     }
 
-    pub(super) fn set_written(&self, lsn: Lsn) {
+    pub(crate) fn set_written(&self, lsn: Lsn) {
         self.written.store(lsn.0, Ordering::Release);
         // Less waits now: writers that were stalled by that may go on.
         self.wake_waiters();
@@ -564,3 +564,7 @@ impl Drop for Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+mod tests;

@@ -436,38 +436,5 @@ fn lock(partition: &Mutex<Partition>) -> Visited<MutexGuard<'_, Partition>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Expiry;
-
-    #[test]
-    fn an_owned_store_reaches_its_own_partition_only() {
-        let store = Store::owning(SlotMap::new(2), PartitionId(1));
-        let ((), trace) = store.visit(|home| {
-            assert!(home.reaches(PartitionId(1)));
-            assert!(!home.reaches(PartitionId(0)));
-        });
-        assert_eq!(trace, Trace::default(), "there is no log");
-    }
-
-    #[test]
-    fn views_of_a_locked_store_see_each_other() {
-        let locked = LockedStore::new(SlotMap::new(2));
-        let set = |partition: &mut Partition| {
-            partition.database(0).set_string(b"k", b"v", Expiry::Never);
-        };
-        let _ = locked.open().visit(|home| home.with(PartitionId(1), set));
-        let other = locked.clone();
-        let len = std::thread::spawn(move || {
-            other.open().visit(|home| home.with(PartitionId(1), |p| p.keyspace(0).len())).0
-        });
-        assert_eq!(len.join().ok(), Some(1));
-    }
-
-    #[test]
-    fn the_installed_store_is_found_on_its_thread_only() {
-        Store::owning(SlotMap::new(1), PartitionId(0)).install();
-        assert!(Store::here().is_some());
-        assert!(std::thread::spawn(|| Store::here().is_none()).join().unwrap_or(false));
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

@@ -126,3 +126,20 @@ proptest! {
         prop_assert_eq!(capture_whole(&mut replica), capture_whole(&mut partition));
     }
 }
+
+#[test]
+fn a_database_emptied_twice_comes_out_as_it_was_before_the_first_time() {
+    let mut partition = Partition::default();
+    let set = |partition: &mut Partition, value: &[u8]| {
+        partition.database(0).set_string(b"k", value, Expiry::Never);
+    };
+    set(&mut partition, b"first");
+    partition.begin_capture();
+    partition.flush(0);
+    set(&mut partition, b"second");
+    partition.flush(0);
+    set(&mut partition, b"third");
+    assert_eq!(partition.walk_capture(usize::MAX, usize::MAX), Some(true));
+    let content = content_of(&partition.capture().expect("begun").take());
+    assert_eq!(content, Content::from([((0, b"k".to_vec()), (b"first".to_vec(), None))]));
+}

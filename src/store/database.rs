@@ -276,3 +276,7 @@ impl Database<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "database_tests.rs"]
+mod tests;

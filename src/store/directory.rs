@@ -283,11 +283,17 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     if path.is_dir() {
         return Ok(());
     }
+    // Each of those on the way is found again by a name in the one above it.
+    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.is_dir();
+    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
     // What clients store is for nobody else to read.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(failed("creating", path))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync(parent.unwrap_or(Path::new(".")))
+    for made in missing.into_iter().rev() {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 fn sync(path: &Path) -> Result<(), DirectoryError> {

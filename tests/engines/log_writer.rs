@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use annulus::log::reader::{FolderFiles, Reader, Step};
 use annulus::log::writer::{Settings, Writer};
-use annulus::log::{Admission, Link, Log, Lsn, Policy, Slots, Start, StoreId, name, record};
+use annulus::log::{Admission, Head, Link, Log, Lsn, Policy, Slots, Start, StoreId, name, record};
 use annulus::{Engine, task, time};
 
 use crate::harness::{Scratch, run, turns_until};
@@ -21,6 +21,8 @@ on_every_engine!(
     without_a_policy_the_end_makes_durable,
     a_policy_changes_while_the_log_is_written,
     old_segments_go_when_they_are_needed_no_more,
+    a_segment_stays_for_its_last_record,
+    a_record_says_whether_it_seals_and_what_was_durable_before_it,
     a_folder_that_goes_away_ends_the_acknowledgements,
 );
 
@@ -241,6 +243,71 @@ fn old_segments_go_when_they_are_needed_no_more(engine: Engine) {
             newest = record.head.link.lsn;
         }
         assert_eq!(newest, last);
+        fixture.log.close();
+        fixture.log.ended().await.unwrap();
+    });
+}
+
+fn a_segment_stays_for_its_last_record(engine: Engine) {
+    run(engine, async {
+        let fixture = Fixture::always().await;
+        while segments(&fixture.folder.0).len() < 4 {
+            let lsn = fixture.log.append(0, &vec![7; 100_000]);
+            fixture.log.durable(lsn).await.unwrap();
+        }
+        let heads = heads(&fixture.folder.0);
+        let first = segments(&fixture.folder.0)[0];
+        let last = heads.iter().find(|head| head.sealed).unwrap().link.lsn;
+        // What is needless is looked after with every record.
+        let trim_and_write = async |needless| {
+            fixture.log.trim(needless);
+            for _ in 0..3 {
+                let lsn = fixture.log.append(0, b"more");
+                fixture.log.durable(lsn).await.unwrap();
+            }
+            segments(&fixture.folder.0)[0]
+        };
+        assert_eq!(trim_and_write(Lsn(last.0 - 1)).await, first);
+        assert_eq!(trim_and_write(last).await, first + 1);
+        fixture.log.close();
+        fixture.log.ended().await.unwrap();
+    });
+}
+
+/// What the records in the folder say.
+fn heads(folder: &Path) -> Vec<Head> {
+    let files = FolderFiles(PathBuf::from(folder));
+    let mut reader = Reader::new(files, segments(folder), ID, Lsn(1)).unwrap();
+    let mut heads = Vec::new();
+    while let Step::Record(record) = reader.next().unwrap() {
+        heads.push(record.head);
+    }
+    heads
+}
+
+/// Without the first a missing segment would not be missed; the second tells damage from a tail
+/// that nobody was told is durable.
+fn a_record_says_whether_it_seals_and_what_was_durable_before_it(engine: Engine) {
+    run(engine, async {
+        let fixture = Fixture::always().await;
+        for _ in 0..5 {
+            let lsn = fixture.log.append(0, b"durable");
+            fixture.log.durable(lsn).await.unwrap();
+        }
+        fixture.log.set_policy(Policy::Never);
+        for _ in 0..5 {
+            let lsn = fixture.log.append(0, b"not durable");
+            turns_until(|| fixture.log.written_lsn() >= lsn).await;
+        }
+        let durable: Vec<u64> =
+            heads(&fixture.folder.0).iter().map(|head| head.durable.0).collect();
+        assert_eq!(durable, [0, 1, 2, 3, 4, 5, 5, 5, 5, 5]);
+        while segments(&fixture.folder.0).len() < 3 {
+            let lsn = fixture.log.append(0, &vec![7; 100_000]);
+            turns_until(|| fixture.log.written_lsn() >= lsn).await;
+        }
+        let sealed = heads(&fixture.folder.0).iter().filter(|head| head.sealed).count();
+        assert_eq!(sealed, 2);
         fixture.log.close();
         fixture.log.ended().await.unwrap();
     });

@@ -45,6 +45,8 @@ mod paused_clock;
 mod pieces;
 mod pipes;
 mod pools;
+#[cfg(feature = "daemon")]
+mod power_cuts;
 mod processes;
 mod scopes;
 mod script;

@@ -1,6 +1,8 @@
 //! Snapshots of a store in use: what comes back from them and from the log behind them, when they
 //! are made, and which files they make needless.
 
+mod power;
+
 use std::collections::BTreeMap;
 use std::fs as std_fs;
 use std::rc::Rc;

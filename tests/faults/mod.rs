@@ -6,12 +6,15 @@
 
 #![allow(dead_code, reason = "not every test binary needs every fault")]
 
+pub(crate) mod diary;
 mod nodes;
 mod passthrough;
 mod plan;
+pub(crate) mod remains;
 
 use std::fs;
 use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fuser::{BackgroundSession, Config, MountOption, Session};
 use rustix::mount::{UnmountFlags, unmount};
 
+use diary::Diary;
 use passthrough::Passthrough;
 pub(crate) use plan::{Call, Effect, Faults, Rule};
 
@@ -75,6 +79,13 @@ impl FailingDisk {
     /// The folder whose calls fail.
     pub(crate) fn path(&self) -> PathBuf {
         self.root.join("failing")
+    }
+
+    /// Begins to keep the diary. The disk is empty, and nobody works beside it from now on.
+    pub(crate) fn keep_diary(&self) -> &Diary {
+        let healthy = fs::metadata(self.healthy()).expect("it is there");
+        self.faults.diary.begin((healthy.dev(), healthy.ino()));
+        &self.faults.diary
     }
 
     /// The same files, without faults.

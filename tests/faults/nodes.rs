@@ -13,11 +13,13 @@ use fuser::{FileAttr, FileType, INodeNo};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
+use super::diary::Identity;
+
 /// A file, and the name by which it was found or that it was given last.
 struct Node {
     file: Arc<OwnedFd>,
     name: OsString,
-    identity: (u64, u64),
+    identity: Identity,
     lookups: u64,
 }
 
@@ -27,7 +29,7 @@ pub(super) struct Nodes {
 
 struct State {
     by_number: HashMap<u64, Node>,
-    by_identity: HashMap<(u64, u64), u64>,
+    by_identity: HashMap<Identity, u64>,
     next: u64,
 }
 
@@ -59,6 +61,11 @@ impl Nodes {
         let state = self.state();
         let node = state.by_number.get(&number.0);
         node.map(|node| node.name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// What the host knows a file by.
+    pub(super) fn identity(&self, number: INodeNo) -> Result<Identity, Errno> {
+        self.state().by_number.get(&number.0).map(|node| node.identity).ok_or(Errno::STALE)
     }
 
     /// Finds a file in a folder and counts that the kernel knows it.
@@ -122,7 +129,7 @@ fn is_file(stat: &Stat) -> bool {
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the widths differ between machines")]
-fn identity(stat: &Stat) -> (u64, u64) {
+fn identity(stat: &Stat) -> Identity {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 

@@ -111,9 +111,12 @@ impl Passthrough {
         }
         file.write_all_at(&data[..possible], offset)?;
         self.faults.grew(file.metadata()?.len() as i64 - size as i64);
-        if flags.0 & (libc::O_DSYNC | libc::O_SYNC) != 0 {
-            self.faults.arrives(Call::Sync, &name)?;
-        }
+        let syncs = flags.0 & (libc::O_DSYNC | libc::O_SYNC) != 0;
+        let synced = if syncs { self.faults.arrives(Call::Sync, &name) } else { Ok(false) };
+        let durable = syncs && synced.is_ok();
+        let identity = self.nodes.identity(number)?;
+        self.faults.diary.wrote(identity, offset, &data[..possible], durable);
+        synced?;
         Ok(possible as u32)
     }
 
@@ -148,7 +151,9 @@ impl Passthrough {
         }
         let mode = FallocateFlags::from_bits_retain(mode as u32);
         fs::fallocate(&*file, mode, range.start, range.end - range.start)?;
-        self.faults.grew(file.metadata()?.len() as i64 - size as i64);
+        let grown = file.metadata()?.len();
+        self.faults.grew(grown as i64 - size as i64);
+        self.faults.diary.resized(self.nodes.identity(number)?, grown);
         Ok(())
     }
 
@@ -159,6 +164,7 @@ impl Passthrough {
         let before = fs::fstat(&file)?.st_size;
         fs::ftruncate(&file, size)?;
         self.faults.grew(size as i64 - before);
+        self.faults.diary.resized(self.nodes.identity(number)?, size);
         Ok(())
     }
 
@@ -174,9 +180,26 @@ impl Passthrough {
         let flags = OFlags::from_bits_retain(flags as u32);
         let kept = OFlags::ACCMODE | OFlags::EXCL | OFlags::TRUNC;
         let flags = flags.intersection(kept) | OFlags::CREATE | OFlags::CLOEXEC;
+        let is_new = fs::statat(&*folder, name, AtFlags::SYMLINK_NOFOLLOW).is_err();
         drop(fs::openat(&*folder, name, flags, Mode::from_bits_retain(mode))?);
         let attributes = self.nodes.look_up(parent, name)?;
+        if is_new {
+            self.enter_new(parent, name, attributes.ino, false)?;
+        }
         Ok((attributes, self.open_node(attributes.ino, flags)?))
+    }
+
+    /// Enters a file or folder in the diary that has just been made.
+    fn enter_new(
+        &self,
+        parent: INodeNo,
+        name: &OsStr,
+        number: INodeNo,
+        is_folder: bool,
+    ) -> Outcome<()> {
+        let (folder, file) = (self.nodes.identity(parent)?, self.nodes.identity(number)?);
+        self.faults.diary.made(folder, &text(name), file, is_folder);
+        Ok(())
     }
 
     fn list(&self, handle: FileHandle, offset: u64, reply: &mut ReplyDirectory) -> Outcome<()> {
@@ -292,7 +315,9 @@ impl Filesystem for Passthrough {
             self.faults.arrives(Call::Create, &text(name))?;
             let folder = self.nodes.file(parent)?;
             fs::mkdirat(&*folder, name, Mode::from_bits_retain(mode))?;
-            Outcome::Ok(self.nodes.look_up(parent, name)?)
+            let attributes = self.nodes.look_up(parent, name)?;
+            self.enter_new(parent, name, attributes.ino, true)?;
+            Outcome::Ok(attributes)
         })();
         answer!(reply, outcome, entry);
     }
@@ -303,6 +328,7 @@ impl Filesystem for Passthrough {
             let size = self.nodes.size_of_last_name(parent, name);
             fs::unlinkat(&*self.nodes.file(parent)?, name, AtFlags::empty())?;
             self.faults.grew(-size);
+            self.faults.diary.removed(self.nodes.identity(parent)?, &text(name));
             Outcome::Ok(())
         })();
         answer!(reply, outcome, empty);
@@ -348,6 +374,9 @@ impl Filesystem for Passthrough {
             let flags = fs::RenameFlags::from_bits_retain(flags.bits());
             fs::renameat_with(&*old, name, &*new, new_name, flags)?;
             self.faults.grew(-size);
+            let folders = (self.nodes.identity(parent)?, self.nodes.identity(new_parent)?);
+            let (from, to) = ((folders.0, &*text(name)), (folders.1, &*text(new_name)));
+            self.faults.diary.renamed(from, to);
             // From now on the file is known by this name.
             let number = self.nodes.look_up(new_parent, new_name)?.ino;
             self.nodes.forget(number, 1);
@@ -361,6 +390,8 @@ impl Filesystem for Passthrough {
             let path = Nodes::path(&*self.nodes.file(number)?);
             let folder = self.nodes.file(parent)?;
             fs::linkat(fs::CWD, path, &*folder, name, AtFlags::SYMLINK_FOLLOW)?;
+            let (place, file) = (self.nodes.identity(parent)?, self.nodes.identity(number)?);
+            self.faults.diary.linked(place, &text(name), file);
             Outcome::Ok(self.nodes.look_up(parent, name)?)
         })();
         answer!(reply, outcome, entry);
@@ -420,8 +451,10 @@ impl Filesystem for Passthrough {
         answer!(reply, self.write_file(number, handle, offset, data, flags), ReplyWrite::written);
     }
 
+    /// There is nothing to do, and the kernel asks no more: a process that is ended would close its
+    /// files, and wait for ever for the answer of a file system that it serves itself.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        reply.error(Errno::ENOSYS);
     }
 
     fn release(
@@ -440,6 +473,9 @@ impl Filesystem for Passthrough {
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let outcome = self.faults.arrives(Call::Sync, &self.nodes.name(number));
+        if let (Ok(_), Ok(file)) = (&outcome, self.nodes.identity(number)) {
+            self.faults.diary.synced(file);
+        }
         answer!(reply, outcome, |reply: ReplyEmpty, _| reply.ok());
     }
 
@@ -475,6 +511,9 @@ impl Filesystem for Passthrough {
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let outcome = self.faults.arrives(Call::SyncDirectory, &self.nodes.name(number));
+        if let (Ok(_), Ok(folder)) = (&outcome, self.nodes.identity(number)) {
+            self.faults.diary.synced_folder(folder);
+        }
         answer!(reply, outcome, |reply: ReplyEmpty, _| reply.ok());
     }
 

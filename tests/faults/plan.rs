@@ -6,6 +6,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::diary::Diary;
+
 /// What a rule is about. A write of a file opened with `O_DSYNC` or `O_SYNC`, or one with
 /// `RWF_DSYNC`, is a `Write` and then a `Sync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,8 @@ struct State {
 pub(crate) struct Faults {
     state: Mutex<State>,
     changed: Condvar,
+    /// What was done.
+    pub(super) diary: Diary,
 }
 
 impl Faults {

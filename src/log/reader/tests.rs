@@ -328,3 +328,51 @@ fn a_snapshot_that_is_not_whole_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_snapshot_under_another_name_or_of_another_store_is_refused() {
+    let file = snapshot(&[b"one"], 1);
+    let slots = Slots { from: 0, until: 16384 };
+    let refused = |slots, lsn, id| match SnapshotReader::new(&file[..], slots, lsn, id)
+        .map(|_| ())
+        .expect_err("refused")
+    {
+        ReadError::Damaged(damage) => damage.what,
+        ReadError::Io { file, error } => panic!("{file}: {error}"),
+    };
+    assert_eq!(refused(slots, Lsn(42), StoreId([7; 16])), Damaged::OtherStore(ID));
+    assert_eq!(refused(slots, Lsn(43), ID), Damaged::OtherSnapshot);
+    let fewer = Slots { until: 8192, ..slots };
+    assert_eq!(refused(fewer, Lsn(42), ID), Damaged::OtherSnapshot);
+}
+
+/// A file whose reads are interrupted at first, and then give a block at a time.
+struct Tedious<'a>(&'a [u8], std::cell::Cell<bool>);
+
+impl ReadAt for Tedious<'_> {
+    fn bytes(&self) -> io::Result<u64> {
+        self.0.bytes()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.1.replace(!self.1.get()) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let length = buffer.len().min(4096);
+        self.0.read_at(&mut buffer[..length], offset)
+    }
+}
+
+#[test]
+fn interrupted_and_short_reads_are_no_end() {
+    let file = snapshot(&[b"one", &[2; 5000]], 7);
+    let slots = Slots { from: 0, until: 16384 };
+    let tedious = Tedious(&file, std::cell::Cell::new(true));
+    let mut reader = SnapshotReader::new(tedious, slots, Lsn(42), ID).expect("whole");
+    let mut bytes = 0;
+    while let Some(payload) = reader.next().expect("whole") {
+        bytes += payload.len();
+    }
+    assert_eq!(bytes, 5003);
+    reader.check_count(7).expect("whole");
+}

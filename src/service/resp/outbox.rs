@@ -390,3 +390,7 @@ pub fn words_at<'a>(
 ) -> impl Iterator<Item = &'a [u8]> + Clone {
     std::iter::once(0).chain(indexes).map(move |index| args.at(index))
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

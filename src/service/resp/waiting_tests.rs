@@ -81,3 +81,24 @@ fn one_snapshot_at_a_time_is_made() {
         assert_eq!(begin(wait).as_deref(), Some(reply), "{line}");
     }
 }
+
+#[test]
+fn a_connection_is_told_that_its_writes_are_durable_when_they_are() {
+    let log = Log::new(1, Lsn::NONE, Policy::Never, Duration::ZERO);
+    let mut context = Context::from_waker(Waker::noop());
+    let (mut out, mut early) = (Vec::new(), Vec::new());
+    {
+        let wait = Wait::Durable(None).over(Some(&log), Lsn(2), Protocol::Resp2, &mut out);
+        let mut wait = pin!(wait);
+        assert_eq!(wait.as_mut().poll(&mut context), Poll::Pending);
+        log.set_durable(Lsn(1));
+        assert_eq!(wait.as_mut().poll(&mut context), Poll::Pending);
+        reply_durable(Some(&log), Lsn(2), &mut Encoder::new(&mut early, Protocol::Resp2));
+        log.set_durable(Lsn(2));
+        assert_eq!(wait.as_mut().poll(&mut context), Poll::Ready(Waited::Reply));
+    }
+    assert_eq!((&early[..], &out[..]), (&b"*2\r\n:0\r\n:0\r\n"[..], &b"*2\r\n:1\r\n:0\r\n"[..]));
+    let mut without = Vec::new();
+    reply_durable(None, Lsn::NONE, &mut Encoder::new(&mut without, Protocol::Resp2));
+    assert_eq!(without, b"*2\r\n:0\r\n:0\r\n", "there is no log");
+}

@@ -408,3 +408,18 @@ fn an_empty_directory_is_an_empty_store() {
     assert_eq!((recovered.start.next, recovered.start.sequence), (Link::FIRST, 1));
     assert_eq!(recovered.figures.keys, 0);
 }
+
+#[test]
+fn of_a_snapshot_only_slots_come_back_that_no_newer_one_holds() {
+    let mut forge = Forge::new();
+    forge.record(&payload(&[set("a", "1"), set("b", "1")]));
+    forge.record(&payload(&[Change::Delete { db: 0, key: b"b" }]));
+    let memory = Memory::of(&forge).with_snapshot(ALL, 1, &[("a", "1"), ("b", "1")]).with_snapshot(
+        LOW,
+        2,
+        &[],
+    );
+    for partitions in [1, 2, 3] {
+        assert_eq!(memory.content(partitions), keys(&[("a", "1")]), "{partitions}");
+    }
+}

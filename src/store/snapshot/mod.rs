@@ -331,4 +331,28 @@ mod tests {
         drop(capturing);
         assert_eq!(store.admission(), Admission::Open);
     }
+
+    /// It has keys out of the partition, which would be missing in the snapshot.
+    #[test]
+    fn a_save_does_not_begin_while_a_transaction_is_at_work() {
+        let log = Arc::new(Log::new(1, Lsn(0), Policy::Never, Duration::ZERO));
+        let (map, id) = (SlotMap::new(1), PartitionId(0));
+        let partition = Partition::new(map.slots(id));
+        let store = Store::owning_partition(map, id, partition, Some(Arc::clone(&log)));
+        let folder = Folder { path: PathBuf::new(), id: StoreId([0; 16]) };
+        let saving = Saving::new(Schedule::default(), None);
+        let pace = Pace::new(clock::now());
+        let save = Save { store: &store, log: &log, id, folder: &folder, saving: &saving, pace };
+        let Some(gate) = store.gate() else { panic!("it owns its partition") };
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(pin!(gate.close()).poll(&mut context), Poll::Ready(()));
+        let mut begun = pin!(save.begin(None));
+        assert!(begun.as_mut().poll(&mut context).is_pending());
+        write_all(&store, b"by the transaction");
+        gate.open();
+        let Poll::Ready((lsn, keys, _capturing)) = begun.as_mut().poll(&mut context) else {
+            panic!("the gate is open")
+        };
+        assert_eq!((lsn, keys), (Lsn(1), KEYS_COUNT as u64));
+    }
 }
