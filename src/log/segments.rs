@@ -100,7 +100,13 @@ impl Segments {
         let directory = Directory::open(&start.path).await?;
         let bytes = FIRST_SEGMENT_BYTES.min(segment_bytes);
         let file = prepare(&start.path.join(SPARE), bytes).await?;
-        let header = SegmentHeader { id: start.id, sequence: start.sequence, first: start.next };
+        let header = SegmentHeader {
+            id: start.id,
+            sequence: start.sequence,
+            first: start.next,
+            // Whoever starts a log has made durable what is there.
+            durable: Lsn(start.next.lsn.0 - 1),
+        };
         name_segment(&start.path, &directory, &file, &header).await?;
         let segments = Self {
             log,
@@ -178,7 +184,8 @@ impl Segments {
             // It was ready, but could not be given its name.
             _ => (prepare(&self.path.join(SPARE), FIRST_SEGMENT_BYTES).await?, FIRST_SEGMENT_BYTES),
         };
-        let header = SegmentHeader { id: self.id, sequence: self.sequence + 1, first };
+        let durable = self.log.durable_lsn();
+        let header = SegmentHeader { id: self.id, sequence: self.sequence + 1, first, durable };
         name_segment(&self.path, &self.directory, &file, &header).await?;
         Ok(Successor { file, bytes })
     }

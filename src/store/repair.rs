@@ -280,7 +280,9 @@ impl Cut {
             directory.sync()?;
         }
         let begin = |sequence: u64, first: Link| {
-            let header = SegmentHeader { id: directory.id(), sequence, first }.encode();
+            // What stays was read, perhaps from the cache: it is not known to be durable.
+            let durable = Lsn::NONE;
+            let header = SegmentHeader { id: directory.id(), sequence, first, durable }.encode();
             directory.write(&name::segment(sequence), &mut &header[..])
         };
         match self.position {
