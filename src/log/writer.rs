@@ -11,7 +11,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::handle::{Log, LogFailed, Policy};
-use super::lanes::RECORD_BYTES_HIGH;
 use super::record::{self, HEADER_BYTES, Head};
 use super::segments::{Full, Segments, Start, Successor};
 use super::{ALIGNMENT_BYTES, Link, Lsn, Slots};
@@ -185,10 +184,10 @@ impl Writer {
         let (since, began) = (self.log.pending_since(), clock::now());
         self.log.set_undurable_since(Some(self.undurable_since.unwrap_or(since)));
         self.gathered_at = began;
-        if self.log.pending_bytes() <= RECORD_BYTES_HIGH {
+        let (payload_bytes, stays) = self.gather();
+        if !stays {
             self.log.restart_waiting(began);
         }
-        let payload_bytes = self.gather();
         let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
         let seals = self.until_there_is_room(async |this| this.make_room(padded).await).await?;
         let (link, successor) = self.seal(head, payload_bytes, seals).await?;
@@ -213,14 +212,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Copies what the lanes hold behind the room for the header; answers how much it is.
-    fn gather(&mut self) -> usize {
+    /// Copies what the lanes hold behind the room for the header; answers how much it is, and
+    /// whether they hold something for a later record.
+    fn gather(&mut self) -> (usize, bool) {
         let (room, lanes) = (&mut self.room, &self.settings.lanes);
         if room.capacity() > ROOM_BYTES_KEPT {
             *room = AlignedBuffer::new(ROOM_BYTES_MIN, ALIGNMENT_BYTES);
         }
         let mut end = HEADER_BYTES;
-        self.log.lanes.gather(self.next.lsn, |lane, changes| {
+        let stays = self.log.lanes.gather(self.next.lsn, |lane, changes| {
             let header = record::section_header(lanes[lane], changes.len());
             let start = end + header.len();
             let wanted = (start + changes.len()).next_multiple_of(ALIGNMENT_BYTES);
@@ -235,7 +235,7 @@ impl Writer {
             end = start + changes.len();
             room[start..end].copy_from_slice(changes);
         });
-        end - HEADER_BYTES
+        (end - HEADER_BYTES, stays)
     }
 
     fn head(&self) -> Head {
