@@ -145,6 +145,11 @@ impl Segments {
         self.path.join(name::segment(self.sequence))
     }
 
+    /// The path of the data directory, for messages.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.path.clone()
+    }
+
     /// A record of `bytes` has been written.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.offset += bytes;
@@ -213,14 +218,20 @@ impl Segments {
         };
         let path = self.path.join(name::segment(kept.sequence));
         let is_fit = kept.bytes == self.segment_bytes && self.has_no_spare();
-        if is_fit {
-            fs::rename(&path, self.path.join(SPARE)).await?;
-            self.kept.pop_front();
+        let given_up = if is_fit {
+            fs::rename(&path, self.path.join(SPARE)).await
+        } else {
+            fs::remove_file(&path).await
+        };
+        // Somebody may have removed it.
+        let is_there = !given_up.as_ref().is_err_and(Error::is_not_found);
+        if is_there {
+            given_up?;
+        }
+        self.kept.pop_front();
+        if is_fit && is_there {
             let file = open_for_records(&self.path.join(SPARE), OpenOptions::new()).await?;
             *self.spare.borrow_mut() = Spare::Ready(file, kept.bytes);
-        } else {
-            fs::remove_file(path).await?;
-            self.kept.pop_front();
         }
         self.count();
         if self.has_needless(until) { Ok(()) } else { self.directory.sync().await }

@@ -5,6 +5,7 @@
 //! becomes part of the next. Invariant: one record is on its way at a time, so what follows a
 //! record that is damaged was never said to be durable.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,7 +17,7 @@ use super::segments::{Full, Segments, Start, Successor};
 use super::{ALIGNMENT_BYTES, Link, Lsn, Slots};
 use crate::buffer::{AlignedBuffer, Payload};
 use crate::clock::{self, Instant};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{self, Measure};
 use crate::time;
 
@@ -50,6 +51,15 @@ pub struct Writer {
     needless: Lsn,
     /// When the last record was gathered.
     gathered_at: Instant,
+}
+
+/// What has come of a step, or why it could not be done.
+type Done<T> = std::result::Result<T, Failure>;
+
+/// An error, and the file or folder that it is about.
+struct Failure {
+    path: PathBuf,
+    error: Error,
 }
 
 /// What a writer does next.
@@ -99,8 +109,7 @@ impl Writer {
                     return Ok(());
                 }
             };
-            if let Err(error) = done {
-                let path = self.segments.file_path();
+            if let Err(Failure { path, error }) = done {
                 let path = path.display();
                 return Err(self.log.fail(format!(
                     "the log cannot be made durable: {path}: {error}; nothing more is \
@@ -176,7 +185,7 @@ impl Writer {
     }
 
     /// Gathers a record and writes it.
-    async fn write_record(&mut self) -> Result<()> {
+    async fn write_record(&mut self) -> Done<()> {
         let strict = self.log.is_strict();
         if strict && self.undurable_since.is_some() {
             self.sync().await?;
@@ -188,8 +197,16 @@ impl Writer {
         if !stays {
             self.log.restart_waiting(began);
         }
-        let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
+        let padded = record::padded_bytes(payload_bytes) as u64;
         let seals = self.until_there_is_room(async |this| this.make_room(padded).await).await?;
+        if seals && self.undurable_since.is_some() {
+            // By itself: where the disk takes records from a cache, what is wrong with earlier ones
+            // must not pass for a want of room for this one, which is written again.
+            self.sync_now().await?;
+            self.log.set_undurable_since(Some(since));
+            self.is_durable(self.log.written_lsn());
+        }
+        let head = self.head();
         let (link, successor) = self.seal(head, payload_bytes, seals).await?;
         let durable = strict || successor.is_some();
         self.put(durable, since).await?;
@@ -197,9 +214,7 @@ impl Writer {
         self.segments.advance(padded);
         self.log.set_written(head.link.lsn);
         if durable {
-            if self.undurable_since.is_some() {
-                self.sync_now().await?;
-            }
+            assert!(self.undurable_since.is_none(), "what came before was made durable first");
             self.log.set_undurable_since(None);
             self.is_durable(head.link.lsn);
         } else {
@@ -248,7 +263,7 @@ impl Writer {
         head: Head,
         payload_bytes: usize,
         seals: bool,
-    ) -> Result<(Link, Option<Successor>)> {
+    ) -> Done<(Link, Option<Successor>)> {
         let padded = record::padded_bytes(payload_bytes);
         let seed = self.segments.seed();
         let head = Head { sealed: seals, ..head };
@@ -264,7 +279,7 @@ impl Writer {
     }
 
     /// Writes the record in the room, as often as it takes.
-    async fn put(&mut self, durable: bool, since: Instant) -> Result<()> {
+    async fn put(&mut self, durable: bool, since: Instant) -> Done<()> {
         let mut full = Full::new(Arc::clone(&self.log));
         loop {
             let room = std::mem::replace(&mut self.room, AlignedBuffer::new(1, 1));
@@ -281,7 +296,7 @@ impl Writer {
                     full.wait(&self.segments.file_path(), &error).await;
                     self.trim().await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.failed(error)),
             }
         }
         full.end();
@@ -292,7 +307,7 @@ impl Writer {
     async fn until_there_is_room<R>(
         &mut self,
         mut work: impl AsyncFnMut(&mut Segments) -> Result<R>,
-    ) -> Result<R> {
+    ) -> Done<R> {
         let mut full = Full::new(Arc::clone(&self.log));
         let done = loop {
             match work(&mut self.segments).await {
@@ -301,25 +316,31 @@ impl Writer {
                     full.wait(&self.segments.file_path(), &error).await;
                     self.trim().await;
                 }
-                Err(error) => return Err(error),
+                // It may be about the next segment, or about the folder itself.
+                Err(error) => return Err(Failure { path: self.segments.folder(), error }),
             }
         };
         full.end();
         Ok(done)
     }
 
+    /// An error of writing or syncing the segment at hand.
+    fn failed(&self, error: Error) -> Failure {
+        Failure { path: self.segments.file_path(), error }
+    }
+
     /// Makes durable what was written.
-    async fn sync(&mut self) -> Result<()> {
+    async fn sync(&mut self) -> Done<()> {
         self.sync_now().await?;
         self.log.set_undurable_since(None);
         self.is_durable(self.log.written_lsn());
         Ok(())
     }
 
-    async fn sync_now(&mut self) -> Result<()> {
+    async fn sync_now(&mut self) -> Done<()> {
         let since = self.undurable_since.unwrap_or_else(clock::now);
         let sync = self.segments.file().sync_data();
-        self.watched(since, sync).await?;
+        self.watched(since, sync).await.map_err(|error| self.failed(error))?;
         self.undurable_since = None;
         Ok(())
     }
