@@ -16,7 +16,7 @@ use super::handle::Log;
 use super::{ALIGNMENT_BYTES, FILE_HEADER_BYTES, Link, Lsn, Seed, SegmentHeader, StoreId, name};
 use crate::buffer::{AlignedBuffer, Payload};
 use crate::error::{Error, Result};
-use crate::fs::{self, Directory, File, OpenOptions};
+use crate::fs::{self, DirectAlignment, Directory, File, OpenOptions};
 use crate::{task, time};
 
 /// The first segment after a start is this long, so that a start is quick; the others are as long
@@ -330,7 +330,18 @@ pub(super) struct Successor {
 async fn prepare(path: &Path, bytes: u64) -> Result<File> {
     let options = OpenOptions::new().create(true).truncate(true);
     let file = open_for_records(path, options).await?;
-    allocate(&file, 0, bytes).await?;
+    let filled = fill(&file, bytes).await;
+    if filled.is_err() {
+        // Whatever room there is, others need it: snapshots, after which old segments can go.
+        if let Err(error) = file.set_len(0).await {
+            tracing::warn!(%error, "what was taken for the log's next segment is not given back");
+        }
+    }
+    filled.map(|()| file)
+}
+
+async fn fill(file: &File, bytes: u64) -> Result<()> {
+    allocate(file, 0, bytes).await?;
     let mut zeros = AlignedBuffer::new(FILL_BYTES, ALIGNMENT_BYTES);
     zeros.set_len(FILL_BYTES);
     let mut zeros = Payload::from(zeros);
@@ -342,20 +353,29 @@ async fn prepare(path: &Path, bytes: u64) -> Result<File> {
             time::sleep(FILL_PAUSE).await;
         }
     }
-    file.sync_all().await?;
-    Ok(file)
+    file.sync_all().await
 }
 
 /// Opens for writing past the page cache, where the file system lets us.
 pub(crate) async fn open_for_records(path: &Path, options: OpenOptions) -> Result<File> {
     let options = options.write(true);
     match options.direct(true).open(path).await {
-        Err(error) if error.errno().is_some_and(|errno| errno.0 == libc::EINVAL) => {
-            warn_once(path);
-            options.open(path).await
+        Err(error) if error.errno().is_some_and(|errno| errno.0 == libc::EINVAL) => {}
+        Err(error) => return Err(error),
+        Ok(file) if is_aligned_enough(file.metadata().await?.direct_alignment()) => {
+            return Ok(file);
         }
-        opened => opened,
+        Ok(_) => {}
     }
+    warn_once(path);
+    options.open(path).await
+}
+
+/// Whether records lie and are held as O_DIRECT asks, as far as that is known.
+fn is_aligned_enough(asked: Option<DirectAlignment>) -> bool {
+    asked.is_none_or(|DirectAlignment { memory, offset }| {
+        memory.max(offset) as usize <= ALIGNMENT_BYTES
+    })
 }
 
 /// Reserves space where the file system knows how; where not, writes find out.
@@ -385,6 +405,24 @@ fn warn_once(path: &Path) {
     static SAID: std::sync::Once = std::sync::Once::new();
     let directory = path.parent().unwrap_or(path).display();
     SAID.call_once(|| {
-        tracing::warn!("{directory}: the file system has no O_DIRECT; the log goes by its cache");
+        tracing::warn!(
+            "{directory}: the file system has no O_DIRECT for blocks of {ALIGNMENT_BYTES} bytes; \
+             the log goes by its cache"
+        );
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_asks_for_larger_blocks_is_written_by_the_cache() {
+        let asked = |memory, offset| Some(DirectAlignment { memory, offset });
+        assert!(is_aligned_enough(None), "as far as that is known");
+        assert!(is_aligned_enough(asked(4, 512)));
+        assert!(is_aligned_enough(asked(4096, 4096)));
+        assert!(!is_aligned_enough(asked(4, 16_384)));
+        assert!(!is_aligned_enough(asked(8192, 512)));
+    }
 }
