@@ -4,6 +4,7 @@
 //! may write to it and by every [`Lease`] of a part of it; it is free again when the last holder
 //! lets go. All of it belongs to one shard and is not `Send`.
 
+mod aligned;
 mod pooled;
 
 use std::cell::Cell;
@@ -13,6 +14,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use self::aligned::AlignedBuffer;
 pub use self::pooled::PooledBuffer;
 use crate::error::Errno;
 use crate::limits;
@@ -260,85 +262,6 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// Heap memory with a chosen alignment, as O_DIRECT demands (open(2)): `capacity` bytes, of which
-/// the first `length` are filled.
-pub struct AlignedBuffer {
-    memory: NonNull<u8>,
-    length: usize,
-    capacity: usize,
-    alignment: usize,
-}
-
-impl AlignedBuffer {
-    /// Zeroed memory of `capacity` bytes aligned to `alignment`.
-    ///
-    /// # Panics
-    /// If `capacity` is zero or `alignment` is no power of two.
-    pub fn new(capacity: usize, alignment: usize) -> Self {
-        assert!(capacity > 0, "an aligned buffer needs at least one byte");
-        let layout = Self::layout(capacity, alignment);
-        // SAFETY: the layout has a size above zero (asserted).
-        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
-        let memory = NonNull::new(memory).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
-        Self { memory, length: 0, capacity, alignment }
-    }
-
-    fn layout(capacity: usize, alignment: usize) -> std::alloc::Layout {
-        std::alloc::Layout::from_size_align(capacity, alignment)
-            .expect("the alignment is a power of two and the size fits")
-    }
-
-    /// All bytes, filled or not (they start zeroed).
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the allocation has `capacity` initialised bytes and is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.capacity) }
-    }
-
-    /// Bytes that it can hold.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Declares the first `length` bytes filled.
-    ///
-    /// # Panics
-    /// If `length` is above the capacity.
-    pub fn set_len(&mut self, length: usize) {
-        assert!(length <= self.capacity);
-        self.length = length;
-    }
-}
-
-impl Deref for AlignedBuffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the first `length` bytes are inside the allocation and initialised.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.length) }
-    }
-}
-
-// SAFETY: it owns its memory alone, as a `Vec<u8>` does, so it may move to another thread.
-unsafe impl Send for AlignedBuffer {}
-
-// SAFETY: a shared reference only reads the memory.
-unsafe impl Sync for AlignedBuffer {}
-
-impl Drop for AlignedBuffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this very layout.
-        unsafe {
-            std::alloc::dealloc(self.memory.as_ptr(), Self::layout(self.capacity, self.alignment));
-        }
-    }
-}
-
-impl fmt::Debug for AlignedBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AlignedBuffer({} of {} bytes)", self.length, self.capacity)
-    }
-}
-
 /// Bytes to send or write: owned by the operation until its last completion, then given back.
 #[derive(Debug)]
 pub enum Payload {
@@ -422,7 +345,7 @@ impl ReadBuffer {
                 let spare = vec.spare_capacity_mut();
                 (NonNull::from(&mut *spare).cast(), spare.len())
             }
-            ReadBuffer::Aligned(aligned) => (aligned.memory, aligned.capacity),
+            ReadBuffer::Aligned(aligned) => (aligned.memory(), aligned.capacity()),
             ReadBuffer::Pooled(pooled) => pooled.spare(),
         }
     }
@@ -551,7 +474,7 @@ mod tests {
     #[test]
     fn an_aligned_buffer_has_its_alignment() {
         let buffer = AlignedBuffer::new(8192, 4096);
-        assert_eq!(buffer.memory.as_ptr() as usize % 4096, 0);
+        assert_eq!(buffer.memory().as_ptr() as usize % 4096, 0);
         assert_eq!(buffer.len(), 0);
     }
 }

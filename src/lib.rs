@@ -73,7 +73,8 @@ pub mod future;
 pub mod io;
 pub mod ipc;
 pub mod limits;
-#[cfg(feature = "daemon")]
+// The model checker looks at the log, and at nothing else of the daemon.
+#[cfg(any(feature = "daemon", loom))]
 pub mod log;
 pub mod metrics;
 pub mod net;

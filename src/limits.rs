@@ -103,9 +103,17 @@ pub const POOLED_BUFFER_BYTES_MIN: usize = 4096;
 /// The largest buffer that a pool keeps. Larger ones are allocated and freed.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 1 << 20;
 
+/// Pooled buffers from this size on are pieces of huge pages of 2 MiB, whose other pieces the pool
+/// keeps.
+pub const POOLED_PIECE_BYTES_MIN: usize = 256 << 10;
+
 /// Bytes of aligned buffers that a shard keeps for their next use. Beyond, they are allocated and
 /// freed.
 pub const POOLED_BYTES_MAX: usize = 16 << 20;
+
+/// Operations on files that are started on a ring before the kernel is told of them. The others of
+/// a turn follow at its end: a disk that has nothing to do does not wait for that.
+pub const FILE_BATCH_COUNT: usize = 4;
 
 /// Bytes of a direct read or write that is copied, or of a block of a reader or writer by default.
 pub const DIRECT_BLOCK_BYTES: usize = 1 << 20;

@@ -169,6 +169,15 @@ fn a_folder_that_can_not_be_served_is_named() {
 }
 
 #[test]
+fn a_data_directory_that_is_something_elses_is_refused_by_check_and_left_alone() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let output = annulus(&["check", "--data", folder]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let wanted = format!("annulus: {folder} is no store of annulus: it holds ");
+    assert!(text(&output.stderr).starts_with(&wanted), "{output:?}");
+}
+
+#[test]
 fn a_taken_port_is_named_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();

@@ -35,6 +35,7 @@ const LOG_FORMAT_FILES: [&str; 3] = ["src/log/header.rs", "src/log/name.rs", "sr
 /// The only files where unsafe code may stand.
 const UNSAFE_FILES: &[&str] = &[
     "src/buffer.rs",
+    "src/buffer/aligned.rs",
     "src/clock.rs",
     "src/driver/blocking.rs",
     "src/driver/calls.rs",

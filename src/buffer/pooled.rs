@@ -5,7 +5,8 @@
 //! for memory while holding some. A buffer may move to another thread and then stays with that
 //! one's pool. Invariant: memory in the pool is initialised and in nobody else's hands.
 //!
-//! It is not registered with the ring: that saved 3 % of the CPU of a 4 KiB read (2.81 to 2.72 µs,
+//! Large ones are pieces of huge pages: a read of 1 MiB into one took half of the CPU and was a third
+//! faster than into pages of 4 KiB. None is registered with the ring: that saved 3 % of the CPU of a 4 KiB read (2.81 to 2.72 µs,
 //! within the noise) and would be charged to the memory that a user may lock (RLIMIT_MEMLOCK).
 
 use std::cell::RefCell;
@@ -60,8 +61,22 @@ fn take(capacity: usize) -> AlignedBuffer {
     pooled.unwrap_or_else(|| {
         let class = class_of(capacity);
         let bytes = class.map_or(capacity, |class| limits::POOLED_BUFFER_BYTES_MIN << class);
-        AlignedBuffer::new(bytes, limits::POOLED_ALIGNMENT_BYTES)
+        let is_piece = class.is_some() && bytes >= limits::POOLED_PIECE_BYTES_MIN;
+        let pieces = if is_piece { AlignedBuffer::in_huge_page(bytes) } else { Vec::new() };
+        let mut pieces = pieces.into_iter();
+        match pieces.next() {
+            Some(piece) => {
+                pieces.for_each(give_back);
+                piece
+            }
+            None => AlignedBuffer::new(bytes, limits::POOLED_ALIGNMENT_BYTES),
+        }
     })
+}
+
+fn give_back(memory: AlignedBuffer) {
+    // A thread that ends has no pool any more.
+    let _ = POOL.try_with(|pool| pool.borrow_mut().keep(memory));
 }
 
 /// Memory aligned for direct I/O, with room for so many bytes, of which the first are filled. It
@@ -100,7 +115,7 @@ impl PooledBuffer {
 
     /// Filled bytes, shown or not.
     fn filled(&self) -> usize {
-        self.memory().length
+        self.memory().len()
     }
 
     /// Bytes that can still be added.
@@ -185,8 +200,7 @@ impl DerefMut for PooledBuffer {
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
         if let Some(memory) = self.memory.take() {
-            // A thread that ends has no pool any more.
-            let _ = POOL.try_with(|pool| pool.borrow_mut().keep(memory));
+            give_back(memory);
         }
     }
 }
@@ -217,6 +231,15 @@ mod tests {
         assert_ne!(other.as_ptr(), address);
         let second = PooledBuffer::new(8192);
         assert_eq!((second.as_ptr(), second.len(), kept_bytes()), (address, 0, 0));
+    }
+
+    #[test]
+    fn a_large_buffer_comes_with_the_rest_of_its_huge_page() {
+        let first = PooledBuffer::new(1 << 20);
+        assert_eq!(kept_bytes(), 1 << 20);
+        let second = PooledBuffer::new((1 << 20) - 1);
+        assert_eq!(kept_bytes(), 0);
+        assert_eq!(first.as_ptr() as usize + (1 << 20), second.as_ptr() as usize);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::engine::{Engine, EngineReport};
 use crate::runtime::{Builder, Runtime};
 use crate::shard::placement::Plan;
 use crate::shard::topology::Topology;
+use crate::store::directory::DataDirectory;
 
 /// The host, and what is planned on it.
 #[derive(Debug)]
@@ -51,6 +52,9 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, Failure> {
     let descriptors = host::raise_descriptor_limit();
     let preflight = Preflight { engine, topology, plan, descriptors, memory_lock };
     check_root(settings)?;
+    if let Some(data) = &settings.store.data {
+        DataDirectory::look(data)?;
+    }
     match preflight.complaints().into_iter().find(|complaint| complaint.fatal) {
         Some(fatal) => Err(Failure::running(fatal.text)),
         None => Ok(preflight),

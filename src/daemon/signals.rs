@@ -2,7 +2,8 @@
 //!
 //! `serve` listens for SIGHUP from the start, so that it ends nothing, and watches all of them when
 //! what they ask for can be done. Before that SIGTERM and SIGINT end the process, which has nothing
-//! in hand yet. Invariant: the first SIGTERM or SIGINT asks for a drain, the second ends the process at once.
+//! in hand yet. Invariant: the first SIGTERM or SIGINT asks for a drain, the second ends the
+//! process at once.
 
 use std::io;
 use std::sync::Arc;

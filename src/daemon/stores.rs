@@ -209,7 +209,7 @@ impl Stores {
 impl Journalist {
     /// Starts to write the log, on the first shard.
     pub(super) fn start(self, runtime: &Runtime) -> Result<(), Failure> {
-        let log = Arc::clone(&self.log);
+        let (log, path) = (Arc::clone(&self.log), self.start.path.clone());
         let work = Arc::new(Mutex::new(Some(self)));
         let begun = runtime.run_on_all(move |shard| {
             let mine = (shard == ShardId(0)).then(|| Arc::clone(&work));
@@ -224,7 +224,13 @@ impl Journalist {
         let begun: Result<Vec<()>, crate::Error> = begun.into_iter().collect();
         begun.map(drop).map_err(|error| {
             log.close();
-            Failure::running(format!("the log cannot be begun: {error}"))
+            let advice = if error.is_storage_full() {
+                "; make room on its file system, then start again"
+            } else {
+                ""
+            };
+            let path = path.display();
+            Failure::running(format!("the log cannot be begun in {path}: {error}{advice}"))
         })
     }
 }

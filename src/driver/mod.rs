@@ -346,7 +346,7 @@ impl Driver {
     fn reap_all(&mut self, deadline: Instant) {
         self.slots.abandon_all();
         match &mut *self.backend {
-            Backend::Ring(ring) => ring.cancel_all(),
+            Backend::Ring(ring) => ring.cancel_all(&mut self.slots),
             Backend::Epoll(epoll) => epoll.cancel_all(&mut self.slots),
             Backend::Blocking(blocking) => blocking.cancel_all(&mut self.slots),
         }

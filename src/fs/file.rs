@@ -192,7 +192,7 @@ impl File {
 
     /// As [`File::write_at`], or as [`File::write_durable_at`], with the payload back whatever
     /// happens.
-    #[cfg_attr(not(feature = "daemon"), expect(dead_code, reason = "for the log"))]
+    #[cfg_attr(not(any(feature = "daemon", loom)), expect(dead_code, reason = "for the log"))]
     pub(crate) async fn try_write_at(
         &self,
         payload: Payload,

@@ -6,17 +6,26 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
+#[cfg(loom)]
+use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 
 use super::Lsn;
 use super::lanes::Lanes;
 use crate::clock::{self, Instant};
 use crate::limits;
+use crate::sync::shared::Waiter;
 
 /// When an acknowledged write is on stable storage. A process that is killed, on a machine that
 /// goes on, loses nothing of the first, and of the others what it did in the last few milliseconds.
@@ -78,7 +87,7 @@ pub struct Log {
     trim: AtomicU64,
     reason: Mutex<Arc<str>>,
     waiters: Mutex<Waiters>,
-    pub(super) writer: AtomicWaker,
+    writer: Waiter,
     pub(super) figures: Figures,
 }
 
@@ -100,6 +109,19 @@ pub struct Figures {
 struct Waiters {
     waiting: BTreeMap<u64, (Until, Waker)>,
     next: u64,
+}
+
+/// What the writer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// Makes durable what is written.
+    Sync,
+    /// Writes what waits.
+    Record,
+    /// Nothing, until it is called, or until then.
+    Rest(Option<Instant>),
+    /// All is done.
+    End,
 }
 
 /// What somebody waits for.
@@ -131,7 +153,7 @@ impl Log {
             trim: AtomicU64::new(0),
             reason: Mutex::new(Arc::from("")),
             waiters: Mutex::default(),
-            writer: AtomicWaker::new(),
+            writer: Waiter::new(),
             figures: Figures::default(),
         }
     }
@@ -200,8 +222,19 @@ impl Log {
         self.writer.wake();
     }
 
+    /// How often the writer was to look around.
     pub(super) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Acquire)
+    }
+
+    /// Waits until something waits for a record, or more calls have come than `calls`.
+    pub(super) async fn called(&self, calls: u64) {
+        poll_fn(|context| {
+            self.writer.wait(context.waker());
+            let something = self.pending_bytes() > 0 || self.calls() != calls;
+            if something { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Parts what was added to a lane so far, which is in records up to the one answered, from what
@@ -226,16 +259,13 @@ impl Log {
     /// Cancel-safe: it only waits.
     ///
     /// # Errors
-    /// The log has failed first.
+    /// The log has failed first, or has ended before the record was appended.
     pub async fn durable(&self, lsn: Lsn) -> Result<(), LogFailed> {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
         // So that it does even if the policy is changed meanwhile to one that promises less.
         self.wanted.fetch_max(lsn.0, Ordering::AcqRel);
-        if !self.is_strict() {
-            self.call();
-        }
         self.wait(Until::Durable(lsn)).await
     }
 
@@ -251,9 +281,37 @@ impl Log {
         self.durable(lsn).await
     }
 
-    /// Whether something was written that is to be durable soon, whatever the policy.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) > self.durable_lsn().0
+    /// What the writer does next, if what was appended at `undurable_since` is written and no more.
+    pub(super) fn duty(&self, undurable_since: Option<Instant>) -> Duty {
+        // Before what waits: all that was appended before the close is written before the end.
+        let is_closing = self.is_closing();
+        let due = undurable_since.and_then(|since| self.sync_due(since));
+        // What is due comes first: under load there is always something pending.
+        if due.is_some_and(|due| clock::now() >= due) {
+            return Duty::Sync;
+        }
+        if self.pending_bytes() > 0 {
+            return Duty::Record;
+        }
+        match (is_closing, undurable_since) {
+            (true, Some(_)) => Duty::Sync,
+            (true, None) => Duty::End,
+            (false, _) => Duty::Rest(due),
+        }
+    }
+
+    /// When what was appended at `since` and is written has to be made durable.
+    fn sync_due(&self, since: Instant) -> Option<Instant> {
+        // Something is to be durable soon, whatever the policy.
+        if self.wanted.load(Ordering::Acquire) > self.durable_lsn().0 {
+            return Some(since);
+        }
+        match self.policy() {
+            Policy::Always => Some(since),
+            // Half of the time is left for the sync itself.
+            Policy::Interval => Some(since + self.interval() / 2),
+            Policy::Never => None,
+        }
     }
 
     /// Whether a reply waits for the record that it depends on.
@@ -281,15 +339,16 @@ impl Log {
     /// Changes the policy from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(policy as u8, Ordering::Relaxed);
-        self.call();
+        // Through the lock first: see [`Log::wait`].
         self.wake_waiters();
+        self.call();
     }
 
     /// Changes the interval from now on.
     pub fn set_interval(&self, interval: Duration) {
         self.interval_ms.store(interval.as_millis() as u64, Ordering::Relaxed);
-        self.call();
         self.wake_waiters();
+        self.call();
     }
 
     /// Whether writes are welcome.
@@ -440,12 +499,28 @@ impl Log {
         }
     }
 
+    /// How a wait stands.
+    fn outcome(&self, until: Until) -> Poll<Result<(), LogFailed>> {
+        // Before what is waited for: what came about is not denied because the end came after it.
+        let failure = self.failure();
+        let ended = self.ended.load(Ordering::Acquire);
+        if self.is_over(until) {
+            return Poll::Ready(Ok(()));
+        }
+        match (failure, until) {
+            (Some(failed), _) => Poll::Ready(Err(failed)),
+            (None, Until::Durable(_)) if ended => Poll::Ready(Err(LogFailed(
+                "the log was closed before what was written last; that is lost".into(),
+            ))),
+            (None, _) => Poll::Pending,
+        }
+    }
+
     /// Wakes whoever waits for what has come about.
     pub(super) fn wake_waiters(&self) {
-        let failed = self.failed.load(Ordering::Acquire);
         let mut over = Vec::new();
         self.waiters().waiting.retain(|_, (until, waker)| {
-            let stays = !failed && !self.is_over(*until);
+            let stays = self.outcome(*until).is_pending();
             if !stays {
                 over.push(std::mem::replace(waker, Waker::noop().clone()));
             }
@@ -467,16 +542,22 @@ impl Log {
         poll_fn(|context| {
             // In line before looking: what comes about later wakes this.
             let mut waiters = self.waiters();
+            let is_new = place.ticket.is_none();
             let ticket = *place.ticket.get_or_insert_with(|| {
                 waiters.next += 1;
                 waiters.next
             });
             waiters.waiting.insert(ticket, (until, context.waker().clone()));
             drop(waiters);
-            if self.is_over(until) {
-                return Poll::Ready(Ok(()));
+            if let Poll::Ready(outcome) = self.outcome(until) {
+                return Poll::Ready(outcome);
             }
-            self.failure().map_or(Poll::Pending, |failed| Poll::Ready(Err(failed)))
+            // A strict writer needs no call. Who makes it less strict goes through the lock, then
+            // calls it: if that is not seen here, then the call has it see what is wanted here.
+            if is_new && matches!(until, Until::Durable(_)) && !self.is_strict() {
+                self.call();
+            }
+            Poll::Pending
         })
         .await
     }

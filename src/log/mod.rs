@@ -7,6 +7,8 @@
 mod handle;
 pub mod header;
 mod lanes;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod name;
 pub mod reader;
 pub mod record;
@@ -18,6 +20,7 @@ use std::fmt;
 pub use handle::{Admission, Figures, Log, LogFailed, Policy};
 pub use header::{SegmentHeader, SnapshotHeader};
 pub use record::{Head, Record, Slots};
+#[cfg_attr(loom, expect(unused_imports, reason = "for the store"))]
 pub(crate) use segments::open_for_records;
 pub use segments::{Kept, SEGMENT_BYTES_MIN, Start};
 pub use writer::Writer;

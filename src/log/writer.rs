@@ -8,10 +8,9 @@
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use super::handle::{Log, LogFailed, Policy};
+use super::handle::{Duty, Log, LogFailed, Policy};
 use super::record::{self, HEADER_BYTES, Head};
 use super::segments::{Full, Segments, Start, Successor};
 use super::{ALIGNMENT_BYTES, Link, Lsn, Slots};
@@ -138,49 +137,27 @@ impl Writer {
         let log = Arc::clone(&self.log);
         loop {
             // Before anything is looked at: a call that comes later is not slept through.
-            let call = log.calls();
-            // What is due comes first: under load there is always something pending.
-            let due = self.sync_due();
-            if due.is_some_and(|due| clock::now() >= due) {
-                return Step::Sync;
-            }
-            if log.pending_bytes() > 0 {
-                if !log.is_strict() && !log.is_closing() {
-                    time::sleep_until(self.gathered_at + WRITE_EVERY).await;
+            let calls = log.calls();
+            let due = match log.duty(self.undurable_since) {
+                Duty::Sync => return Step::Sync,
+                Duty::Record => {
+                    if !log.is_strict() && !log.is_closing() {
+                        time::sleep_until(self.gathered_at + WRITE_EVERY).await;
+                    }
+                    return Step::Record;
                 }
-                return Step::Record;
-            }
-            if log.is_closing() {
-                return if self.undurable_since.is_some() { Step::Sync } else { Step::End };
-            }
+                Duty::End => return Step::End,
+                Duty::Rest(due) => due,
+            };
             self.needless = self.needless.max(log.take_needless());
             if self.segments.has_needless(self.needless) {
                 return Step::Trim;
             }
-            let called = std::future::poll_fn(|context| {
-                log.writer.register(context.waker());
-                let something = log.pending_bytes() > 0 || log.calls() != call;
-                if something { Poll::Ready(()) } else { Poll::Pending }
-            });
             match due {
                 // Late or not: the loop looks again.
-                Some(due) => drop(time::timeout_at(due, called).await),
-                None => called.await,
+                Some(due) => drop(time::timeout_at(due, log.called(calls)).await),
+                None => log.called(calls).await,
             }
-        }
-    }
-
-    /// When what was written has to be made durable.
-    fn sync_due(&self) -> Option<Instant> {
-        let since = self.undurable_since?;
-        if self.log.is_wanted() {
-            return Some(since);
-        }
-        match self.log.policy() {
-            Policy::Always => Some(since),
-            // Half of the time is left for the sync itself.
-            Policy::Interval => Some(since + self.log.interval() / 2),
-            Policy::Never => None,
         }
     }
 
@@ -285,7 +262,11 @@ impl Writer {
             let room = std::mem::replace(&mut self.room, AlignedBuffer::new(1, 1));
             let (file, offset) = (self.segments.file(), self.segments.offset());
             let write = file.try_write_at(Payload::from(room), offset, durable);
+            let began = clock::now();
             let (payload, written) = self.watched(since, write).await;
+            if durable {
+                metrics::record(Measure::LogSync, clock::now().nanos_since(began));
+            }
             if let Payload::Aligned(room) = payload {
                 self.room = room;
             }
@@ -340,7 +321,9 @@ impl Writer {
     async fn sync_now(&mut self) -> Done<()> {
         let since = self.undurable_since.unwrap_or_else(clock::now);
         let sync = self.segments.file().sync_data();
+        let began = clock::now();
         self.watched(since, sync).await.map_err(|error| self.failed(error))?;
+        metrics::record(Measure::LogSync, clock::now().nanos_since(began));
         self.undurable_since = None;
         Ok(())
     }

@@ -64,6 +64,8 @@ pub enum Measure {
     /// A record of the log, from being gathered to being durable, or written where the policy
     /// asks for no more.
     LogCommit,
+    /// What makes records of the log durable: a write that is durable itself, or a sync.
+    LogSync,
     /// A RESP request, from its last byte being decoded to its reply being queued.
     RespRequest,
     /// An HTTP request, from its head being decoded to its response being queued.
@@ -84,7 +86,7 @@ pub(crate) struct MeasureRow {
 
 impl Measure {
     /// Every measure, in order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Turn,
         Self::ReadyDelay,
         Self::Poll,
@@ -113,6 +115,7 @@ impl Measure {
         Self::BlockingRun,
         Self::TimerLateness,
         Self::LogCommit,
+        Self::LogSync,
         Self::RespRequest,
         Self::HttpRequest,
     ];
@@ -151,7 +154,10 @@ impl Measure {
             Self::BlockingWait => single("blocking_wait", "A blocking call, queued to started."),
             Self::BlockingRun => single("blocking_run", "A blocking call, started to ended."),
             Self::TimerLateness => single("timer_lateness", "How late timers fired."),
-            Self::LogCommit => single("log_commit", "A record of the log, gathered to durable."),
+            Self::LogCommit => {
+                single("log_commit", "A record of the log, gathered to durable, or to written.")
+            }
+            Self::LogSync => single("log_sync", "The disk's time to make the log durable."),
             Self::RespRequest => single("resp_request", "A RESP request, decoded to answered."),
             Self::HttpRequest => single("http_request", "An HTTP request, decoded to answered."),
         }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::Gate;
 use super::memory::Limit;
+use super::whole::{Unfinished, Visited};
 use super::{Keeping, Partition, PartitionId, SlotMap, snapshot};
 use crate::limits::SNAPSHOT_WAITING_BYTES_MAX;
 use crate::log::{Admission, Log, LogFailed, Lsn};
@@ -226,7 +227,8 @@ impl Store {
     }
 
     /// Lends what the calling thread can reach, then hands what was changed to the log. Does not
-    /// look at the gate; must not be nested.
+    /// look at the gate; must not be nested. If `visit` panics after it has changed something that
+    /// a log is to know of, the process ends: see [`super::whole`].
     #[inline]
     pub fn visit<R>(&self, visit: impl FnOnce(&mut Home<'_>) -> R) -> (R, Trace) {
         let (log, limit) = (self.log.as_deref(), Some(&*self.limit));
@@ -240,7 +242,7 @@ impl Store {
         };
         match &self.holding {
             Holding::Owned(owned) => {
-                let mut partition = owned.partition.borrow_mut();
+                let mut partition = Visited(owned.partition.borrow_mut());
                 let before = partition.stats;
                 partition.count_uses(self.limit.counts_uses());
                 let mut home = home(Reach::One(owned.id, &mut partition));
@@ -362,7 +364,7 @@ impl<'a> Home<'a> {
     }
 
     /// Lends several partitions at once; `ids` ascend. Their changes become durable together.
-    /// Panics if one is out of reach.
+    /// Panics if one is out of reach. If `work` panics the process ends: see [`super::whole`].
     pub fn with_all<R>(
         &mut self,
         ids: &[PartitionId],
@@ -377,6 +379,8 @@ impl<'a> Home<'a> {
             Reach::All(partitions) => {
                 let mut guards: Vec<_> =
                     ids.iter().map(|id| lock(&partitions[id.index()])).collect();
+                // Behind the locks, so that nobody gets one if it breaks off.
+                let unfinished = Unfinished::begin();
                 let mut lent: Vec<&mut Partition> =
                     guards.iter_mut().map(|guard| &mut **guard).collect();
                 let before: Vec<_> = lent.iter().map(|partition| partition.stats).collect();
@@ -393,6 +397,7 @@ impl<'a> Home<'a> {
                 if let Some(log) = self.log {
                     self.trace = self.trace.and(hand_over_all(&mut lent, ids, log));
                 }
+                unfinished.end();
                 result
             }
         }
@@ -424,9 +429,10 @@ fn hand_over_all(lent: &mut [&mut Partition], ids: &[PartitionId], log: &Log) ->
     trace
 }
 
-/// A command that panicked leaves a partition whole: no command leaves it halfway to a panic.
-fn lock(partition: &Mutex<Partition>) -> MutexGuard<'_, Partition> {
-    partition.lock().unwrap_or_else(PoisonError::into_inner)
+/// A command that panicked has changed nothing that matters, or the process ends: see
+/// [`super::whole`].
+fn lock(partition: &Mutex<Partition>) -> Visited<MutexGuard<'_, Partition>> {
+    Visited(partition.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::DATABASES_COUNT;
 use super::slots::SLOTS_COUNT;
+use crate::protocol::resp::limits::BULK_BYTES_MAX;
 
 /// Bytes that the length of a varint never exceeds (LEB128 of 64 bits).
 const VARINT_BYTES_MAX: usize = 10;
@@ -132,7 +133,14 @@ impl<'a> Change<'a> {
                 2 => Self::Delete { db, key },
                 3 => Self::Deadline { db, key, deadline: reader.deadline()? },
                 4 => Self::Append { db, key, tail: reader.bytes()? },
-                5 => Self::Write { db, key, offset: reader.length()?, piece: reader.bytes()? },
+                5 => {
+                    let (offset, piece) = (reader.length()?, reader.bytes()?);
+                    // Replayed, it takes all the memory up to its end.
+                    if offset.checked_add(piece.len()).is_none_or(|end| end > BULK_BYTES_MAX) {
+                        return Err(NoChange("it makes a value longer than any command may"));
+                    }
+                    Self::Write { db, key, offset, piece }
+                }
                 _ => return Err(NoChange("there is no such kind")),
             }
         };
@@ -263,7 +271,7 @@ mod tests {
         Change::Delete { db: 1, key: b"gone" },
         Change::Deadline { db: 2, key: b"k", deadline: Some(1) },
         Change::Append { db: 3, key: b"k", tail: b"tail" },
-        Change::Write { db: 4, key: b"k", offset: 1 << 40, piece: b"" },
+        Change::Write { db: 4, key: b"k", offset: BULK_BYTES_MAX, piece: b"" },
         Change::Flush { db: 5, slots: (0, 16384) },
     ];
 
@@ -288,6 +296,18 @@ mod tests {
             for end in 1..bytes.len() {
                 assert!(Change::decode(&mut &bytes[..end]).is_err(), "{change:?} {end}");
             }
+        }
+    }
+
+    /// Found by fuzzing: replaying it ended the process for want of memory.
+    #[test]
+    fn a_write_behind_the_longest_value_is_refused() {
+        for (offset, piece) in
+            [(BULK_BYTES_MAX, b"x".as_slice()), (1 << 40, b""), (usize::MAX, b"piece")]
+        {
+            let mut bytes = Vec::new();
+            Change::Write { db: 0, key: b"k", offset, piece }.encode(&mut bytes);
+            assert!(Change::decode(&mut bytes.as_slice()).is_err(), "{offset}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::capture::Capture;
 use super::change::Change;
 use super::journal::Journal;
 use super::keyspace::{Expiry, Found, Keyspace};
-use super::recency::Meter;
+use super::recency::{Meter, Stamp};
 use super::stats::Stats;
 use super::value::{Value, WrongType};
 
@@ -27,6 +27,14 @@ pub(super) struct Ledger {
 }
 
 const _: () = assert!(super::DATABASES_COUNT <= u16::BITS as usize);
+
+/// What a key held that was taken out, to be put back.
+#[derive(Debug)]
+pub(super) struct Taken {
+    value: Value,
+    deadline: Option<u64>,
+    stamp: Stamp,
+}
 
 /// A database at work.
 #[derive(Debug)]
@@ -47,26 +55,41 @@ impl Deref for Database<'_> {
 }
 
 impl Database<'_> {
-    /// Finds `key` to be used, unless its deadline has passed; then it is removed.
+    /// Finds `key` for a command that changes it, which is a use of it. One whose deadline has
+    /// passed is removed.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let found = self.peek(key, now_ms)?;
-        self.keyspace.touch(found, &mut self.ledger.meter);
+        let found = self.see(key)?;
+        if self.keyspace.is_due(found, now_ms) {
+            self.expire(found);
+            return None;
+        }
+        self.touch(found);
         Some(found)
     }
 
-    /// The same for a command that asks about the key: that is no use of it.
+    /// Finds `key` for a command that asks about it, which is no use of it. One whose deadline has
+    /// passed is not there, and is left to the expiry cycle: whoever reads changes nothing, and so
+    /// never waits for the disk on that account.
     #[inline]
     pub fn peek(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
+        let found = self.see(key)?;
+        (!self.keyspace.is_due(found, now_ms)).then_some(found)
+    }
+
+    /// Notes that a key found is being used.
+    #[inline]
+    pub fn touch(&mut self, found: Found) {
+        self.keyspace.touch(found, &mut self.ledger.meter);
+    }
+
+    /// Finds `key`, even if its deadline has passed. What the caller tells of it waits for its last
+    /// change.
+    #[inline]
+    fn see(&mut self, key: &[u8]) -> Option<Found> {
         let hash = self.keyspace.hash(key);
         self.ledger.journal.see(hash);
-        let found = self.keyspace.lookup(hash, key)?;
-        if self.keyspace.is_due(found, now_ms) {
-            self.remove(found);
-            self.stats.expired += 1;
-            return None;
-        }
-        Some(found)
+        self.keyspace.lookup(hash, key)
     }
 
     /// Sets a string key to `content`, new or not.
@@ -95,8 +118,16 @@ impl Database<'_> {
 
     /// Sets `key` to `value`, new or not.
     pub fn set(&mut self, key: &[u8], value: Value, expiry: Expiry) {
-        let found = self.put(key, value, expiry);
         let hash = self.keyspace.hash(key);
+        let found = match self.keyspace.lookup(hash, key) {
+            Some(found) => {
+                self.before_change(found);
+                self.keyspace.replace(found, value);
+                self.keyspace.apply(found, expiry);
+                found
+            }
+            None => self.insert(hash, key, value, expiry),
+        };
         let deadline = self.keyspace.deadline(found);
         let Value::String(text) = self.keyspace.value(found);
         let change = Change::Set { db: self.number, key, value: text.as_slice(), deadline };
@@ -164,27 +195,25 @@ impl Database<'_> {
         let key = self.keyspace.key(found);
         let change = Change::Delete { db: self.number, key };
         self.ledger.journal.write(self.keyspace.hash(key), change);
-        self.take(found)
-    }
-
-    /// Removes a key found, to be put back by [`Database::put`]; not a change.
-    pub(super) fn take(&mut self, found: Found) -> (Value, Option<u64>) {
         self.before_change(found);
         self.keyspace.remove(found)
     }
 
-    /// Puts back what was taken, or what a change known to the log has made of it; not a change.
-    pub(super) fn put(&mut self, key: &[u8], value: Value, expiry: Expiry) -> Found {
+    /// Removes a key found, to be put back by [`Database::put_back`]; neither a change nor a use.
+    pub(super) fn take(&mut self, found: Found) -> Taken {
+        self.before_change(found);
+        let stamp = self.keyspace.stamp(found);
+        let (value, deadline) = self.keyspace.remove(found);
+        Taken { value, deadline, stamp }
+    }
+
+    /// Puts back what was taken, or what changes known to the log have made of it; neither a change
+    /// nor a use. Nothing has come into its place meanwhile.
+    pub(super) fn put_back(&mut self, key: &[u8], taken: Taken) {
         let hash = self.keyspace.hash(key);
-        match self.keyspace.lookup(hash, key) {
-            Some(found) => {
-                self.before_change(found);
-                self.keyspace.replace(found, value);
-                self.keyspace.apply(found, expiry);
-                found
-            }
-            None => self.insert(hash, key, value, expiry),
-        }
+        assert!(self.keyspace.lookup(hash, key).is_none(), "the place of a key lent stays free");
+        let expiry = taken.deadline.map_or(Expiry::Never, Expiry::At);
+        self.insert_stamped(hash, key, taken.value, expiry, taken.stamp);
     }
 
     /// Removes a key found because memory is full.
@@ -198,17 +227,35 @@ impl Database<'_> {
         let looked_at = budget.min(self.keyspace.deadlines_len());
         for _ in 0..looked_at {
             if let Some(found) = self.keyspace.next_deadline(now_ms) {
-                self.remove(found);
-                self.stats.expired += 1;
+                self.expire(found);
             }
         }
         looked_at
     }
 
+    /// Removes a key found whose deadline has passed.
+    fn expire(&mut self, found: Found) {
+        let key = self.keyspace.key(found);
+        self.ledger.journal.write_unseen(Change::Delete { db: self.number, key });
+        self.take(found);
+        self.stats.expired += 1;
+    }
+
+    #[inline]
     fn insert(&mut self, hash: u32, key: &[u8], value: Value, expiry: Expiry) -> Found {
+        self.insert_stamped(hash, key, value, expiry, self.ledger.meter.fresh())
+    }
+
+    fn insert_stamped(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        value: Value,
+        expiry: Expiry,
+        stamp: Stamp,
+    ) -> Found {
         self.ledger.in_use |= 1 << self.number;
         self.ledger.unpublished = true;
-        let stamp = self.ledger.meter.fresh();
         let found = self.keyspace.insert((hash, key), value, expiry, stamp);
         if let Some(capture) = &mut self.ledger.capture {
             capture.after_insertion(self.number, found);

@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+
 use crate::log::{Lsn, Slots, StoreId, name};
 
 const LOCK: &str = "LOCK";
@@ -154,6 +156,21 @@ impl DataDirectory {
         }
         let id = read_format(path)?;
         Ok(Self { path: path.to_owned(), id, _lock: lock })
+    }
+
+    /// Looks whether a store can be opened or made there, as far as can be told without touching
+    /// anything.
+    ///
+    /// # Errors
+    /// As [`DataDirectory::open`], except that it may be in use.
+    pub fn look(path: &Path) -> Result<(), DirectoryError> {
+        if !is_there(path)? {
+            return Ok(());
+        }
+        rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|errno| failed("using", path)(errno.into()))?;
+        let has_format = is_there(&path.join(FORMAT))?;
+        if has_format { read_format(path).map(drop) } else { check_vacant(path) }
     }
 
     /// Where it is.

@@ -2,7 +2,9 @@
 //! Called by the services before they touch a partition of their shard.
 //!
 //! Invariant: whoever closes several gates closes them in ascending order of partition, and waits
-//! for nothing else meanwhile; so no two transactions wait for each other.
+//! for nothing else meanwhile; so no two transactions wait for each other. Whoever has closed one
+//! holds an [`super::whole::Unfinished`] until all are open again, so none stays closed: what
+//! breaks off in between ends the process.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -37,8 +39,8 @@ impl Gate {
         .await;
     }
 
-    /// Waits until the gate is open, then closes it. Whoever gets this far must call
-    /// [`Gate::open`].
+    /// Waits until the gate is open, then closes it. Whoever gets this far must have
+    /// [`Gate::open`] called. Dropped before, it has done nothing.
     pub async fn close(&self) {
         self.opened().await;
         let was_closed = self.closed.replace(true);

@@ -10,6 +10,9 @@ use crate::log::Lsn;
 
 /// Places for hashes of keys changed lately.
 const RECENT_COUNT: usize = 2048;
+/// A visit with large values, or with many keys, does not keep more room than this for ever.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+const SPARE_COUNT_MAX: usize = 4096;
 
 /// Whether changes are kept, and whether readers wait for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub(super) struct Journal {
     touched: Vec<u32>,
     /// By hash, the record that the last change of such a key is in.
     recent: Vec<Lsn>,
-    /// The last record of all.
+    /// The last record with a change that can be seen.
     last: Lsn,
     /// The latest record whose changes this visit has seen.
     seen: Lsn,
@@ -61,6 +64,14 @@ impl Journal {
         if self.keeping != Keeping::Nothing {
             change.encode(&mut self.changes);
             self.touched.push(hash);
+        }
+    }
+
+    /// Keeps a change that nobody can see, and so nobody waits for: a key goes whose deadline has
+    /// passed. It was not there before either, and will not be after a restart without it.
+    pub(super) fn write_unseen(&mut self, change: Change<'_>) {
+        if self.keeping != Keeping::Nothing {
+            change.encode(&mut self.changes);
         }
     }
 
@@ -99,12 +110,11 @@ impl Journal {
 
     /// The changes are part of record `lsn` now.
     pub(super) fn handed_over(&mut self, lsn: Lsn) {
-        /// A visit with large values should not keep their room for ever.
-        const SPARE_BYTES_MAX: usize = 64 * 1024;
-        self.last = self.last.max(lsn);
         for hash in self.touched.drain(..) {
+            self.last = self.last.max(lsn);
             self.recent[hash as usize % RECENT_COUNT] = lsn;
         }
+        self.touched.shrink_to(SPARE_COUNT_MAX);
         self.changes.clear();
         self.changes.shrink_to(SPARE_BYTES_MAX);
     }
@@ -128,6 +138,7 @@ impl Journal {
     /// The changes as bytes, to be logged by others.
     pub(super) fn take_changes(&mut self) -> Vec<u8> {
         self.touched.clear();
+        self.touched.shrink_to(SPARE_COUNT_MAX);
         std::mem::take(&mut self.changes)
     }
 }
@@ -147,6 +158,24 @@ mod tests {
         journal.see(1);
         assert!(journal.changes().is_empty());
         assert_eq!(journal.take_seen(), Lsn::NONE);
+    }
+
+    #[test]
+    fn a_visit_with_many_keys_keeps_little_room() {
+        let mut journal = Journal::default();
+        journal.keep(Keeping::Changes);
+        let write_many = |journal: &mut Journal| {
+            for hash in 0..100_000 {
+                journal.write(hash, deletion(b"k"));
+            }
+        };
+        write_many(&mut journal);
+        journal.handed_over(Lsn(1));
+        assert!(journal.changes.capacity() <= SPARE_BYTES_MAX);
+        assert!(journal.touched.capacity() <= SPARE_COUNT_MAX);
+        write_many(&mut journal);
+        drop(journal.take_changes());
+        assert!(journal.touched.capacity() <= SPARE_COUNT_MAX);
     }
 
     #[test]

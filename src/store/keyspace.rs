@@ -73,7 +73,7 @@ impl Found {
 pub enum Expiry {
     /// The key lives on without one.
     Never,
-    /// The key keeps the one it has, if any. Look the key up first, so that it is not a past one.
+    /// The key keeps the one it has, if any. Find the key first, so that it is not a past one.
     Keep,
     /// The key expires at this unix time in milliseconds.
     At(u64),

@@ -2,10 +2,13 @@
 //! transactions over several partitions, while the partitions are locked or gated.
 //!
 //! Invariant: what is taken is given back by the same set of keys, so a key that the command
-//! removed is gone, one that it made is there, and no value is copied on the way. Taking and giving
-//! back are no changes: those that the command makes on the way are logged by the transaction.
+//! removed is gone, one that it made is there, and no value is copied on the way. When a key was
+//! used, or how often, stays with it. Taking and giving back are no uses and no changes: those that
+//! the command makes on the way are logged by the transaction. Keys that cannot be given back,
+//! because the command panics, end the process: see [`super::whole`].
 
-use super::{Expiry, Partition, Value};
+use super::Partition;
+use super::database::Taken;
 
 /// A key of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +19,12 @@ pub struct FullKey {
     pub name: Vec<u8>,
 }
 
-/// A value and its deadline.
-type Content = (Value, Option<u64>);
-
 /// Keys of one partition, with what they held.
 #[derive(Debug, Default)]
 pub struct Loan {
-    items: Vec<(FullKey, Option<Content>)>,
+    items: Vec<(FullKey, Option<Taken>)>,
+    /// Whether uses of these keys are counted, rather than dated.
+    counts_uses: bool,
 }
 
 impl Loan {
@@ -30,19 +32,21 @@ impl Loan {
     pub fn take(partition: &mut Partition, keys: Vec<FullKey>, now_ms: u64) -> Self {
         partition.tick(now_ms);
         let take = |key: FullKey| {
-            let found = partition.find(key.db, &key.name, now_ms);
-            let content = found.map(|found| partition.database(key.db).take(found));
-            (key, content)
+            let found = partition.peek(key.db, &key.name, now_ms);
+            let taken = found.map(|found| partition.database(key.db).take(found));
+            (key, taken)
         };
-        Self { items: keys.into_iter().map(take).collect() }
+        let items = keys.into_iter().map(take).collect();
+        Self { items, counts_uses: partition.counts_uses() }
     }
 
-    /// Puts the keys into `partition`; answers which they are.
+    /// Puts the keys into `partition`, which notes uses from now on as the one does that they come
+    /// from; answers which they are.
     pub fn put(self, partition: &mut Partition) -> Vec<FullKey> {
-        let put = |(key, content): (FullKey, Option<Content>)| {
-            if let Some((value, deadline)) = content {
-                let expiry = deadline.map_or(Expiry::Never, Expiry::At);
-                partition.database(key.db).put(&key.name, value, expiry);
+        partition.count_uses(self.counts_uses);
+        let put = |(key, taken): (FullKey, Option<Taken>)| {
+            if let Some(taken) = taken {
+                partition.database(key.db).put_back(&key.name, taken);
             }
             key
         };
@@ -53,6 +57,7 @@ impl Loan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Expiry;
 
     #[test]
     fn keys_come_back_as_they_were_left() {
@@ -73,5 +78,59 @@ mod tests {
         assert_eq!(home.keyspace(2).deadline(a), Some(90));
         assert!(home.find(2, b"b", 10).is_none());
         assert!(home.find(2, b"c", 10).is_some());
+    }
+
+    /// Lends key `k` to a partition where `work` is done with it, and takes it back.
+    fn lend(home: &mut Partition, now_ms: u64, work: impl FnOnce(&mut Partition)) {
+        let mut scratch = Partition::default();
+        scratch.tick(now_ms);
+        let key = FullKey { db: 0, name: b"k".to_vec() };
+        let keys = Loan::take(home, vec![key], now_ms).put(&mut scratch);
+        work(&mut scratch);
+        Loan::take(&mut scratch, keys, now_ms).put(home);
+    }
+
+    #[test]
+    fn a_loan_is_no_use_of_a_key() {
+        const HOUR_MS: u64 = 3_600_000;
+        let mut home = Partition::default();
+        home.tick(HOUR_MS);
+        home.database(0).set_string(b"k", b"v", Expiry::Never);
+        lend(&mut home, 2 * HOUR_MS, |scratch| {
+            let found = scratch.peek(0, b"k", 2 * HOUR_MS).expect("lent");
+            assert_eq!(scratch.idle_ms(0, found), Some(HOUR_MS));
+        });
+        let found = home.peek(0, b"k", 2 * HOUR_MS).expect("given back");
+        assert_eq!(home.idle_ms(0, found), Some(HOUR_MS));
+        lend(&mut home, 3 * HOUR_MS, |scratch| {
+            scratch.find(0, b"k", 3 * HOUR_MS).expect("lent");
+        });
+        let found = home.peek(0, b"k", 3 * HOUR_MS).expect("given back");
+        assert_eq!(home.idle_ms(0, found), Some(0), "the borrower has used it");
+    }
+
+    #[test]
+    fn a_key_that_is_lent_keeps_the_count_of_its_uses() {
+        let mut home = Partition::default();
+        home.count_uses(true);
+        home.tick(1);
+        home.database(0).set_string(b"k", b"v", Expiry::Never);
+        for _ in 0..1000 {
+            home.find(0, b"k", 1);
+        }
+        let count = |partition: &mut Partition| {
+            let found = partition.peek(0, b"k", 1).expect("it is there");
+            partition.frequency(0, found).expect("uses are counted")
+        };
+        let before = count(&mut home);
+        assert!(before > 10, "{before}");
+        lend(&mut home, 1, |scratch| assert_eq!(count(scratch), before));
+        assert_eq!(count(&mut home), before);
+        lend(&mut home, 1, |scratch| {
+            let found = scratch.find(0, b"k", 1).expect("lent");
+            scratch.database(0).remove(found);
+            scratch.database(0).set_string(b"k", b"v", Expiry::Never);
+        });
+        assert_eq!(count(&mut home), 5, "a new key begins anew");
     }
 }

@@ -30,6 +30,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod storage;
 pub mod value;
+pub mod whole;
 
 pub use access::{Home, Store, Trace};
 pub use change::Change;

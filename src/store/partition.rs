@@ -315,6 +315,11 @@ impl Partition {
         self.ledger.meter.count_uses(counts_uses);
     }
 
+    /// Whether uses of keys are counted.
+    pub(super) fn counts_uses(&self) -> bool {
+        self.ledger.meter.counts_uses()
+    }
+
     /// Milliseconds since a key found was used; `None` where uses are counted instead.
     pub fn idle_ms(&self, db: usize, found: Found) -> Option<u64> {
         let meter = &self.ledger.meter;
@@ -412,6 +417,34 @@ mod tests {
         assert!(partition.read(3, b"k", 9).is_some());
         assert!(partition.read(0, b"k", 9).is_none());
         assert!(partition.read(3, b"k", 10).is_none());
-        assert_eq!(partition.stats, Stats { hits: 1, misses: 2, expired: 1, evicted: 0 });
+        assert_eq!(partition.stats, Stats { hits: 1, misses: 2, expired: 0, evicted: 0 });
+    }
+
+    #[test]
+    fn who_reads_an_expired_key_leaves_its_removal_to_others() {
+        let mut partition = Partition::default();
+        partition.keep(Keeping::Changes);
+        partition.database(0).set_string(b"k", b"v", Expiry::At(10));
+        partition.changes_handed_over(Lsn(5));
+        assert!(partition.read(0, b"k", 10).is_none());
+        assert!(partition.peek(0, b"k", 10).is_none());
+        assert!(partition.changes().is_empty());
+        // What made the key expire must be durable before that is told.
+        assert_eq!(partition.take_seen(), Lsn(5));
+        assert_eq!(partition.expire_some(10, 1), 1);
+        assert!(!partition.changes().is_empty());
+        partition.changes_handed_over(Lsn(6));
+        assert!(partition.read(0, b"k", 10).is_none());
+        let _ = partition.survey(0);
+        assert_eq!(partition.take_seen(), Lsn(5), "nobody waits for the removal");
+    }
+
+    #[test]
+    fn who_changes_an_expired_key_removes_it_first() {
+        let mut partition = Partition::default();
+        partition.database(0).set_string(b"k", b"v", Expiry::At(10));
+        assert!(partition.find(0, b"k", 10).is_none());
+        assert!(partition.keyspace(0).is_empty());
+        assert_eq!(partition.stats, Stats { expired: 1, ..Stats::default() });
     }
 }

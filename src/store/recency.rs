@@ -1,10 +1,10 @@
 //! When a key was used last, or how often it is used: 32 bits of its entry. Kept up to date by
 //! [`super::database::Database`], compared by the eviction, told by `OBJECT IDLETIME` and `FREQ`.
 //!
-//! Invariant: a stamp is believed as far back as stamps have been written the way they are read. One
-//! from before a change between policies that go by age and those that go by frequency is taken for
-//! a new key's of that moment. One that is a little ahead, since the clock was set back or the use
-//! was told late, is of just now.
+//! Invariant: a stamp is believed as far back as stamps have been written the way they are read.
+//! One from before a change between policies that go by age and those that go by frequency is taken
+//! for a new key's of that moment. One that is a little ahead, since the clock was set back or the
+//! use was told late, is of just now.
 //!
 //! Ages are dated by a clock of 64 ms that comes round after nine years. Frequencies follow
 //! the description of Redis: a counter of 8 bits that grows with falling probability, and falls by

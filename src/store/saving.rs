@@ -78,7 +78,9 @@ struct State {
     failure: Option<SaveFailed>,
     saves: u64,
     failures: u64,
-    /// Who asked for the next save.
+    /// Whether the next save was asked for.
+    asked: bool,
+    /// Who waits for the next save.
     asking: Vec<Asker>,
     /// Who waits for the save under way.
     waiting: Vec<Asker>,
@@ -139,14 +141,20 @@ impl Saving {
     pub fn request(&self) -> Requested {
         let (sender, receiver) = oneshot::channel();
         self.state().asking.push(sender);
-        self.call.set();
+        self.ask();
         Requested(receiver)
+    }
+
+    /// The same for who does not wait. However often it is called, one save follows.
+    pub fn ask(&self) {
+        self.state().asked = true;
+        self.call.set();
     }
 
     /// Whether a save is under way, or about to begin because somebody asked for it.
     pub fn is_under_way(&self) -> bool {
         let state = self.state();
-        state.began_unix_ms.is_some() || !state.asking.is_empty()
+        state.began_unix_ms.is_some() || state.asked
     }
 
     /// How saving stands.
@@ -183,7 +191,7 @@ impl Saving {
 
     /// Whether somebody asked for a save that has not begun.
     pub(super) fn is_asked_for(&self) -> bool {
-        !self.state().asking.is_empty()
+        self.state().asked
     }
 
     /// Notes that a save begins.
@@ -191,6 +199,7 @@ impl Saving {
         let mut state = self.state();
         assert!(state.began_unix_ms.is_none(), "one save at a time");
         state.began_unix_ms = Some(clock::unix_millis());
+        state.asked = false;
         state.waiting = std::mem::take(&mut state.asking);
         self.keys_so_far.store(0, Ordering::Relaxed);
         self.bytes_so_far.store(0, Ordering::Relaxed);
@@ -251,6 +260,20 @@ mod tests {
         saving.begin();
         saving.end(Ok(saved(2)));
         assert_eq!(answer(&mut late), Some(Ok(saved(2))));
+    }
+
+    #[test]
+    fn asking_often_is_asking_once() {
+        let saving = Saving::new(Schedule::default(), None);
+        saving.begin();
+        for _ in 0..1000 {
+            saving.ask();
+        }
+        assert_eq!(saving.state().asking.capacity(), 0);
+        saving.end(Ok(saved(1)));
+        assert!(saving.is_asked_for());
+        saving.begin();
+        assert!(!saving.is_asked_for());
     }
 
     #[test]

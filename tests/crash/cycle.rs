@@ -13,7 +13,7 @@ use super::client::{Client, Floor, Verdict};
 use super::model::{Model, Value};
 use super::operation::{Deadline, EXPIRE_SECONDS, KEYS, Key, TOGETHER, VALUES, key_name, unix_ms};
 use super::random::{Random, origin, payload};
-use super::resp::{Connection, Reply};
+use super::resp::{Connection, PATIENCE, Reply};
 use super::server::{Fsync, Program, Server, Setup};
 
 /// What those who write and read during a cycle are told.
@@ -258,11 +258,18 @@ impl Campaign {
             self.report.unacknowledged += unacknowledged;
             self.report.lost += lost;
         }
-        let size = connection.call(&["DBSIZE"]).map_err(|error| error.to_string())?;
-        if size != Reply::Integer(count) {
-            return Err(format!("{count} keys are known, the server has {size:?}"));
+        // Who reads an expired key does not remove it: the expiry cycle does, before long.
+        let began = Instant::now();
+        loop {
+            let size = connection.call(&["DBSIZE"]).map_err(|error| error.to_string())?;
+            if size == Reply::Integer(count) {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(format!("{count} keys are known, the server has {size:?}"));
+            }
+            thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A file system of its own in a sparse file, whose power can be cut.
+//! A file system of its own in a sparse file, whose power can be cut; or one in memory.
 //!
 //! The cut is the shutdown that ext4 and xfs know (FS_IOC_SHUTDOWN without a flush of the log, see
 //! fs/ext4/ioctl.c and fs/xfs/xfs_fsops.c of the kernel): page cache and journal that are not on
@@ -35,6 +35,11 @@ pub(crate) struct Image {
 impl Image {
     /// Makes and mounts one, or says why not and gives nothing: the test is skipped.
     pub(crate) fn new(kind: &str) -> Option<Self> {
+        Self::of_size(kind, IMAGE_BYTES)
+    }
+
+    /// The same, with so much room.
+    pub(crate) fn of_size(kind: &str, bytes: u64) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: only root may mount");
             return None;
@@ -46,12 +51,20 @@ impl Image {
         fs::create_dir_all(root.join("disk")).expect("a writable folder");
         let image = Self { root };
         let file = File::create(image.file()).expect("a writable folder");
-        file.set_len(IMAGE_BYTES).expect("a sparse file");
+        file.set_len(bytes).expect("a sparse file");
         let made = match kind {
             "xfs" => run(Command::new("mkfs.xfs").arg("-q").arg(image.file())),
+            "tmpfs" => Ok(()),
             _ => run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image.file())),
         };
-        match made.and_then(|()| image.mount()) {
+        let size = format!("size={bytes}");
+        let mounted = made.and_then(|()| match kind {
+            "tmpfs" => run(Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+                .arg(image.path())),
+            _ => image.mount(),
+        });
+        match mounted {
             Ok(()) => Some(image),
             Err(error) => {
                 println!("skipped: a {kind} image: {error}");

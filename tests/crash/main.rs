@@ -7,10 +7,13 @@
 
 mod client;
 mod cycle;
+mod during_save;
 mod explain;
 mod failing_disk;
 #[path = "../faults/mod.rs"]
 mod faults;
+mod full_disk;
+mod full_memory;
 mod image;
 mod kill;
 mod long;

@@ -65,6 +65,15 @@ impl Connection {
         self.receive()
     }
 
+    /// A number that INFO tells.
+    pub(crate) fn figure(&mut self, name: &str) -> u64 {
+        let Ok(Reply::Bulk(Some(text))) = self.call(&["INFO"]) else { panic!("it serves") };
+        let text = String::from_utf8(text).expect("it is text");
+        let prefix = format!("{name}:");
+        let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        line.expect("INFO tells it").parse().expect("a number")
+    }
+
     pub(crate) fn receive(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
         if self.reader.read_line(&mut line)? == 0 {

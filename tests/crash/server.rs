@@ -4,8 +4,8 @@
 //! Invariant: no process outlives its guard.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ pub(crate) enum Fsync {
 pub(crate) struct Setup {
     pub(crate) program: Program,
     pub(crate) fsync: Fsync,
-    /// The data directory.
+    /// The data directory, or `none`.
     pub(crate) folder: PathBuf,
     /// Lines of the table `[store]`.
     pub(crate) store: String,
@@ -48,6 +48,17 @@ const SMALL_STORE: &str = "segment_size = \"1MiB\"\nsnapshot_log_size = \"3MiB\"
 impl Setup {
     pub(crate) fn new(program: Program, fsync: Fsync, folder: PathBuf) -> Self {
         Self { program, fsync, folder, store: SMALL_STORE.to_owned() }
+    }
+
+    /// The daemon, with its store in memory only.
+    pub(crate) fn in_memory(engine: &'static str) -> Self {
+        let (fsync, folder) = (Fsync::None, PathBuf::from("none"));
+        Self { program: Program::Annulus(engine), fsync, folder, store: String::new() }
+    }
+
+    /// Whether there is anything to start again from.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.folder != *"none"
     }
 
     fn annulus(&self, engine: &str, config: &PathBuf) -> Command {
@@ -64,8 +75,12 @@ impl Setup {
         };
         fs::write(config, format!("[store]\n{}{interval}", self.store)).expect("a writable folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_annulus"));
-        command.args(["serve", "--resp", "127.0.0.1:0", "--http", "off", "--engine", engine]);
-        command.args(["--shards", "2", "--placement", "floating", "--fsync", fsync]);
+        command.args(["serve", "--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args(["--engine", engine]);
+        command.args(["--shards", "2", "--placement", "floating"]);
+        if self.is_kept() {
+            command.args(["--fsync", fsync]);
+        }
         command.arg("--data").arg(&self.folder).arg("--config").arg(config);
         command.env_remove("RUST_LOG");
         command
@@ -94,6 +109,7 @@ static STARTED: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Server {
     child: Child,
     address: Option<SocketAddr>,
+    http_address: Option<SocketAddr>,
     lines: Option<Receiver<String>>,
     log: PathBuf,
     config: PathBuf,
@@ -126,7 +142,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let mut child = command.spawn().expect("the program runs");
         let lines = child.stdout.take().map(lines_of);
-        Self { child, address, lines, log, config, began }
+        Self { child, address, http_address: None, lines, log, config, began }
     }
 
     /// Starts it and waits until it serves.
@@ -141,14 +157,17 @@ impl Server {
 
     fn wait_until_it_serves(&mut self) -> Result<(), String> {
         let limit = self.began + PATIENCE;
-        while self.address.is_none() {
-            let lines = self.lines.as_ref().expect("it announces its address");
-            match lines.recv_timeout(limit.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    let address = line.strip_prefix("RESP").map(str::trim);
-                    self.address = address.and_then(|address| address.parse().ok());
-                }
-                Err(_) => return Err(format!("it did not start:\n{}", self.log())),
+        while let Some(lines) = self.lines.as_ref().filter(|_| self.http_address.is_none()) {
+            // The address of the one comes before that of the other.
+            let line = lines.recv_timeout(limit.saturating_duration_since(Instant::now()));
+            let Ok(line) = line else { return Err(format!("it did not start:\n{}", self.log())) };
+            let address = |name| line.strip_prefix(name).map(str::trim);
+            if let Some(address) = address("RESP") {
+                self.address = address.parse().ok();
+            }
+            if let Some(address) = address("HTTP") {
+                let address = address.trim_start_matches("http://").trim_end_matches('/');
+                self.http_address = address.parse().ok();
             }
         }
         while Instant::now() < limit {
@@ -170,6 +189,25 @@ impl Server {
 
     pub(crate) fn connect(&self) -> Connection {
         Connection::open(self.address()).expect("it listens")
+    }
+
+    /// Puts a value over HTTP; the reply, as far as it has come within a limit.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn put_over_http(&self, key: &str, value: &str) -> io::Result<String> {
+        let address = self.http_address.expect("it was waited for");
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let length = value.len();
+        write!(
+            stream,
+            "PUT /kv/{key} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n\r\n{value}"
+        )?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        Ok(reply)
     }
 
     /// How long ago it was started.

@@ -23,11 +23,22 @@ impl Epoll {
     /// Ends what no helper has begun. The rest stays in its slot until the answer.
     pub(super) fn cancel_file(&mut self, key: SlotKey, slots: &mut Slots) {
         if self.offload.call_back(key) {
-            if let Some(op) = slots.op(key) {
-                self.named.end(op.descriptor());
-            }
-            slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
+            self.called_back(key, slots);
         }
+    }
+
+    /// Ends everything that no helper has begun.
+    pub(super) fn cancel_files(&mut self, slots: &mut Slots) {
+        for key in self.offload.call_back_all() {
+            self.called_back(key, slots);
+        }
+    }
+
+    fn called_back(&mut self, key: SlotKey, slots: &mut Slots) {
+        if let Some(op) = slots.op(key) {
+            self.named.end(op.descriptor());
+        }
+        slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
     }
 
     /// Keeps a descriptor that is in use, to close it later. Gives back what can be closed now.

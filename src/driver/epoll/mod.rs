@@ -309,6 +309,7 @@ impl Epoll {
         for key in std::mem::take(&mut self.paused) {
             self.cancel(key, slots);
         }
+        self.cancel_files(slots);
     }
 
     /// Performs what became possible since the last park.

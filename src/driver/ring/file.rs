@@ -30,8 +30,19 @@ impl Ring {
         if has_entry {
             let entry = entry::entry(op).user_data(key.to_user_data());
             self.push(entry);
+            self.files_queued += 1;
+            if self.files_queued >= limits::FILE_BATCH_COUNT {
+                self.hurry();
+            }
         } else {
             self.hand_over(key, slots);
+        }
+    }
+
+    /// Hands over what is queued before the turn ends: the disk works while the tasks run.
+    fn hurry(&mut self) {
+        if let Err(errno) = self.enter(0, None) {
+            tracing::warn!(%errno, "handing over file operations failed; done at the turn's end");
         }
     }
 
@@ -112,11 +123,25 @@ impl Ring {
     pub(super) fn call_back(&mut self, key: SlotKey, slots: &mut Slots) -> bool {
         let Some(offload) = &mut self.offload else { return false };
         let is_back = offload.call_back(key);
-        if is_back && let Some(op) = slots.op(key) {
-            self.named.end(op.descriptor());
-            slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
+        if is_back {
+            self.called_back(key, slots);
         }
         is_back
+    }
+
+    /// Takes back every operation that waits for a helper.
+    pub(super) fn call_back_all(&mut self, slots: &mut Slots) {
+        let waiting = self.offload.as_mut().map(Offload::call_back_all);
+        for key in waiting.unwrap_or_default() {
+            self.called_back(key, slots);
+        }
+    }
+
+    fn called_back(&mut self, key: SlotKey, slots: &mut Slots) {
+        if let Some(op) = slots.op(key) {
+            self.named.end(op.descriptor());
+        }
+        slots.complete(key, Err(Errno(libc::ECANCELED)), clock::now());
     }
 
     /// Whether a helper has something to do: its answer comes by the eventfd.

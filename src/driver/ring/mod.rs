@@ -1,4 +1,5 @@
-//! Performs operations on an io_uring: one submission entry each, one kernel entry a turn.
+//! Performs operations on an io_uring: one submission entry each, one kernel entry a turn, and more
+//! only for many operations on files.
 //!
 //! Accept and receive are multishot: one entry serves the life of a listener or connection.
 //! Invariant: every entry pushed names a live slot (or is marked ignored), and the slot keeps what
@@ -58,6 +59,8 @@ pub(super) struct Ring {
     is_bounding: bool,
     door: Door,
     given: Given,
+    /// Operations on files that the kernel has not been told of.
+    files_queued: usize,
     /// Files whose number is looked up later.
     named: Named,
     /// For what has no entry; `None` if there was no such thing yet.
@@ -109,6 +112,7 @@ impl Ring {
             is_bounding: true,
             door,
             given,
+            files_queued: 0,
             named: Named::default(),
             offload: None,
             watch: None,
@@ -216,7 +220,8 @@ impl Ring {
         self.push(entry::cancel(key.to_user_data()));
     }
 
-    pub(super) fn cancel_all(&mut self) {
+    pub(super) fn cancel_all(&mut self, slots: &mut Slots) {
+        self.call_back_all(slots);
         self.push(entry::cancel_any());
     }
 
@@ -505,6 +510,7 @@ impl Ring {
 
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), Errno> {
         metrics::add(Counter::DriverEnters, 1);
+        self.files_queued = 0;
         let queued = self.ring.submission().len() as u32;
         match self.door.enter(queued, want, timeout) {
             // EBUSY and EAGAIN: completions must be reaped first, which the next turn does.

@@ -91,14 +91,15 @@ fn read(
     request: &Request<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), WrongType> {
-    let Some(found) = place.find(key) else {
+    let Some(found) = place.partition.peek(DATABASE, key, place.now_ms) else {
         place.partition.stats.misses += 1;
         answer_missing(request, out);
         return Ok(());
     };
     place.partition.stats.hits += 1;
     let now_ms = place.now_ms;
-    let database = place.database();
+    let mut database = place.database();
+    database.touch(found);
     let value = database.value(found).as_string()?.as_slice();
     let tag = EntityTag::of(value);
     let status = match verdict(request, Some(&tag)) {
@@ -325,7 +326,12 @@ mod tests {
         ask(keys, "PUT", "a", "", "y");
         assert_eq!(left(keys, NOW_MS), None);
         ask(keys, "PUT", "a?ttl=10", "", "z");
-        assert_eq!(status(&ask_at(NOW_MS + 10_000, keys, "GET", "a", "", "")), 404);
+        for method in ["GET", "HEAD"] {
+            assert_eq!(status(&ask_at(NOW_MS + 10_000, keys, method, "a", "", "")), 404);
+        }
+        assert_eq!(keys.stats.expired, 0, "who reads changes nothing");
+        assert_eq!(status(&ask_at(NOW_MS + 10_000, keys, "DELETE", "a", "", "")), 404);
+        assert_eq!(keys.stats.expired, 1);
         for wrong in ["ttl=0", "ttl=-1", "ttl=", "ttl=1.5", "ttl=99999999999", "tll=1"] {
             let reply = ask(keys, "PUT", &format!("b?{wrong}"), "", "y");
             assert_eq!(status(&reply), 400, "{wrong}");

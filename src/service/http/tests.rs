@@ -54,16 +54,22 @@ impl Server {
             let partitions = map.partitions().map(|id| Partition::new(map.slots(id))).collect();
             let locked = LockedStore::holding(map, partitions, log.clone());
             let handle = runtime.handle();
+            // On every shard before the first connection: its requests may go to any.
+            runtime
+                .run_on_all(move |id| {
+                    if engine != Engine::Threads {
+                        let id = PartitionId(id.0);
+                        let own = Partition::new(map.slots(id));
+                        Store::owning_partition(map, id, own, log.clone()).install();
+                    }
+                    std::future::ready(())
+                })
+                .unwrap();
             runtime
                 .run_on_all(move |id| {
                     let (service, locked) = (Arc::clone(&service), locked.clone());
-                    let (handle, sender, log) = (handle.clone(), sender.clone(), log.clone());
+                    let (handle, sender) = (handle.clone(), sender.clone());
                     async move {
-                        if engine != Engine::Threads {
-                            let id = PartitionId(id.0);
-                            let own = Partition::new(map.slots(id));
-                            Store::owning_partition(map, id, own, log).install();
-                        }
                         if id.index() == 0 {
                             let listener =
                                 TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -6,11 +6,12 @@
 
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::log::Admission;
 use crate::metrics::{self, Counter, Measure};
 use crate::protocol::http1::reply::CONTINUE;
-use crate::protocol::http1::{BodyDecoder, Decoded, Framing, Persistence, Status};
+use crate::protocol::http1::{BodyDecoder, Decoded, Framing, Method, Persistence, Status};
 use crate::service::room;
 use crate::shard::{self, ShardId};
 use crate::store::{Room, Store, Trace};
@@ -253,41 +254,33 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
     let (mut out, mut scratch) = (Vec::new(), Vec::new());
     let Some((_, view)) = request.view() else { return Default::default() };
     let Some(key) = kv::key_of(view.rest, &mut scratch) else { return Default::default() };
-    while kv::needs_room(view.head.method) {
-        let (room, _) = store.visit(|home| home.make_room(0));
-        match room {
-            Room::Enough => break,
-            Room::None => {
-                view.refuse(&mut out, Status::InsufficientStorage, "the store's memory is full");
-                return (out, Trace::default());
-            }
-            room => {
-                // Shutting down: the write makes no difference any more.
-                if room::approach(store, room).await.is_err() {
-                    break;
-                }
-            }
-        }
-    }
-    // Nothing is waited for between the last look and the visit.
-    loop {
+    let refusal = loop {
         if let Some(gate) = store.gate() {
             gate.opened().await;
         }
-        let Some(log) = store.log().filter(|_| kv::is_write(view.head.method)) else { break };
-        match log.admission() {
-            Admission::Open => break,
-            Admission::Stalled => {
+        // Nothing is waited for between the last look and the visit: after every wait all is looked
+        // at again. A closed gate comes first, because what is evicted behind it would be in the
+        // log before the changes of the command that closed it.
+        match hindrance(store, view.head.method) {
+            None => break None,
+            Some(Hindrance::Stall) => {
                 metrics::add(Counter::WriteStalls, 1);
-                // A log that has failed refuses.
-                let _ = log.admitted().await;
+                if let Some(log) = store.log() {
+                    // A log that has failed refuses.
+                    let _ = log.admitted().await;
+                }
             }
-            Admission::Refused(reason) => {
-                metrics::add(Counter::WritesRefused, 1);
-                view.refuse(&mut out, Status::InsufficientStorage, &reason);
-                return (out, Trace::default());
+            Some(Hindrance::Room(room)) => {
+                if room::approach(store, room).await.is_err() {
+                    break Some((Status::Unavailable, "shutting down".into()));
+                }
             }
+            Some(Hindrance::Refusal(reason)) => break Some((Status::InsufficientStorage, reason)),
         }
+    };
+    if let Some((status, reason)) = refusal {
+        view.refuse(&mut out, status, &reason);
+        return (out, Trace::default());
     }
     let (id, now_ms) = (store.map().partition_of(key), clock::unix_millis());
     let ((), trace) = store.visit(|home| {
@@ -297,3 +290,41 @@ async fn answer_key_at_home(store: &Store, request: &OwnedRequest) -> (Vec<u8>, 
     });
     (out, trace)
 }
+
+/// What keeps a request from being answered now.
+enum Hindrance {
+    /// Writes are to wait for the log.
+    Stall,
+    /// Keys have to give way first.
+    Room(Room),
+    /// The write cannot be.
+    Refusal(Arc<str>),
+}
+
+/// What keeps a request with this method from being answered now; makes some room for it if that
+/// is all. Nothing is evicted for a write that the log does not take.
+fn hindrance(store: &Store, method: Method) -> Option<Hindrance> {
+    if !kv::is_write(method) {
+        return None;
+    }
+    match store.admission() {
+        Admission::Open => {}
+        Admission::Stalled => return Some(Hindrance::Stall),
+        Admission::Refused(reason) => {
+            metrics::add(Counter::WritesRefused, 1);
+            return Some(Hindrance::Refusal(reason));
+        }
+    }
+    if !kv::needs_room(method) {
+        return None;
+    }
+    match store.visit(|home| home.make_room(0)).0 {
+        Room::Enough => None,
+        Room::None => Some(Hindrance::Refusal("the store's memory is full".into())),
+        room => Some(Hindrance::Room(room)),
+    }
+}
+
+#[cfg(test)]
+#[path = "waiting_tests.rs"]
+mod tests;

@@ -123,7 +123,7 @@ pub enum Run {
         /// What the reply is made of.
         merge: Merge,
     },
-    /// On all its keys in one place, and nobody sees it half done.
+    /// On all its keys in one place, and nobody comes to one of them while it is half done.
     Together {
         /// Does it.
         run: fn(&mut Call<'_>) -> Outcome,

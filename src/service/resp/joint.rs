@@ -1,6 +1,7 @@
-//! A command made of a part for each of several partitions, which take effect together: nobody sees
-//! one without the others, neither other clients nor who reads the log after a crash. Made by a
-//! session, run by the connection loop with the partitions' gates closed.
+//! A command made of a part for each of several partitions, which take effect together: nobody
+//! comes to one of them before all parts are done, and who reads the log after a crash finds all or
+//! none. (Who reads several partitions looks at each for itself: at one before, perhaps, and at
+//! another after.) Made by a session, run by the connection loop with the partitions' gates closed.
 //!
 //! Invariant: the parts need nothing of each other, and what they answer are counts.
 

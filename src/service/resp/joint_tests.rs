@@ -96,15 +96,20 @@ fn serve(engine: Engine, log: &Arc<Log>, sender: &mpsc::Sender<(SocketAddr, Hand
     let locked = LockedStore::holding(map, partitions, Some(Arc::clone(log)));
     let handle = runtime.handle();
     let (sender, log) = (sender.clone(), Arc::clone(log));
+    // On every shard before the first connection: its commands may go to any.
+    let installed = runtime.run_on_all(move |id| {
+        if engine != Engine::Threads {
+            let id = PartitionId(id.0);
+            let partition = Partition::new(map.slots(id));
+            Store::owning_partition(map, id, partition, Some(Arc::clone(&log))).install();
+        }
+        std::future::ready(())
+    });
+    installed.expect("every shard starts");
     let ran = runtime.run_on_all(move |id| {
-        let (server, locked, log) = (Arc::clone(&server), locked.clone(), Arc::clone(&log));
+        let (server, locked) = (Arc::clone(&server), locked.clone());
         let (handle, sender) = (handle.clone(), sender.clone());
         async move {
-            if engine != Engine::Threads {
-                let id = PartitionId(id.0);
-                let partition = Partition::new(map.slots(id));
-                Store::owning_partition(map, id, partition, Some(log)).install();
-            }
             if id.index() == 0 {
                 let address = "127.0.0.1:0".parse().expect("an address");
                 let listener = TcpListener::bind(address).expect("a port");

@@ -15,6 +15,11 @@ use super::command::{Call, Command, Merge, Refusal, Run, flag};
 use super::info::{self, Figures};
 use super::server::Server;
 
+/// What a batch keeps for the next one, at most: room for a common pipeline, and not for ever that
+/// for the largest command of a connection.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+const SPARE_COUNT_MAX: usize = 1024;
+
 /// Commands for one partition, and room for their replies. It travels there and back.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -111,14 +116,20 @@ impl Batch {
     }
 
     fn clear(&mut self) {
-        self.requests.clear();
-        self.items.clear();
-        self.replies.clear();
-        self.ends.clear();
+        clear(&mut self.requests, SPARE_BYTES_MAX);
+        clear(&mut self.items, SPARE_COUNT_MAX);
+        clear(&mut self.replies, SPARE_BYTES_MAX);
+        clear(&mut self.ends, SPARE_COUNT_MAX);
         self.taken = 0;
         self.run_bytes = 0;
         self.trace = Trace::default();
     }
+}
+
+/// Empties `items`, and keeps room for `kept` of them at most.
+fn clear<T>(items: &mut Vec<T>, kept: usize) {
+    items.clear();
+    items.shrink_to(kept);
 }
 
 /// Runs a command, or its part, on a partition away from the connection. A part answers its count
@@ -255,10 +266,21 @@ impl Outbox {
         self.gaps.push((at, Fill::Join(Box::new(join))));
     }
 
+    /// Bytes kept for what comes next, while nothing waits.
+    #[cfg(test)]
+    pub(super) fn spare_bytes(&self) -> usize {
+        let batches = self.batches.iter().flatten().map(|batch| {
+            let words = batch.requests.capacity() + batch.replies.capacity();
+            let items = batch.items.capacity() * size_of::<Item>();
+            words + items + batch.ends.capacity() * size_of::<usize>()
+        });
+        let gaps = self.gaps.capacity() * size_of::<(usize, Fill)>();
+        batches.sum::<usize>() + gaps + self.spare.capacity()
+    }
+
     /// Fills the gaps of `out`, when every batch has come back.
     pub fn stitch(&mut self, out: &mut Vec<u8>, server: &Server, now_ms: u64) {
         let mut whole = mem::take(&mut self.spare);
-        whole.clear();
         let mut copied = 0;
         for (at, fill) in self.gaps.drain(..) {
             whole.extend_from_slice(&out[copied..at]);
@@ -280,6 +302,8 @@ impl Outbox {
         }
         whole.extend_from_slice(&out[copied..]);
         self.spare = mem::replace(out, whole);
+        clear(&mut self.spare, SPARE_BYTES_MAX);
+        clear(&mut self.gaps, SPARE_COUNT_MAX);
         self.batches.iter_mut().flatten().for_each(|batch| batch.clear());
         self.bytes = 0;
     }

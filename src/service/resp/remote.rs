@@ -1,7 +1,10 @@
 //! Work on partitions of other shards: batches carried there and back, and transactions.
 //!
 //! Used by the connection loop. Invariant: a partition is touched on its own shard only, by work
-//! that has passed its gate; a transaction opens every gate that it has closed.
+//! that has passed its gate; a transaction opens every gate that it has closed. It is a task of its
+//! own, so that a connection that goes away does not stop it; a panic in it, on any of the shards,
+//! ends the process ([`crate::store::whole`]); at a shutdown it may stop anywhere, because nobody
+//! waits at a gate then that would not be cancelled, and what it has not appended yet is in no log.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::shard::{ShardId, shard};
 use crate::store::gate::Gate;
 use crate::store::loan::Loan;
+use crate::store::whole::Unfinished;
 use crate::store::{Home, Keeping, PartitionId, Store, Trace};
 use crate::task;
 
@@ -114,7 +118,7 @@ fn store_here() -> Store {
 
 /// Runs a transaction over partitions of several shards; appends its reply to `out`.
 ///
-/// In a task of its own: a connection that goes away meanwhile must not leave gates closed.
+/// Cancel-safe in that it goes on without whoever waits for it.
 pub(super) async fn transact(
     transaction: Transaction,
     now_ms: u64,
@@ -122,6 +126,7 @@ pub(super) async fn transact(
 ) -> Result<(Vec<u8>, Trace)> {
     let work = async move {
         let log = store_here().log().cloned();
+        let unfinished = Unfinished::begin();
         let mut trace = Trace::default();
         let mut loans = Vec::with_capacity(transaction.wanted().len());
         for (id, keys) in transaction.wanted() {
@@ -161,6 +166,7 @@ pub(super) async fn transact(
             };
             shard(ShardId(id.0)).call(give_back).await?;
         }
+        unfinished.end();
         Ok((out, trace))
     };
     let done = task::Builder::new().name("resp transaction").spawn(work).await;
@@ -169,13 +175,14 @@ pub(super) async fn transact(
 
 /// Runs the parts of a command on partitions of several shards as one; appends its reply to `out`.
 ///
-/// In a task of its own, as a transaction.
+/// Cancel-safe in that it goes on without whoever waits for it.
 pub(super) async fn join(
     mut joint: Joint,
     now_ms: u64,
     mut out: Vec<u8>,
 ) -> Result<(Vec<u8>, Trace)> {
     let work = async move {
+        let unfinished = Unfinished::begin();
         let (mut trace, mut count) = (Trace::default(), 0);
         let mut changes = Vec::new();
         for (id, batch) in joint.take_parts() {
@@ -212,6 +219,7 @@ pub(super) async fn join(
             };
             shard(ShardId(id.0)).call(note_and_open).await?;
         }
+        unfinished.end();
         joint.reply(count, &mut out);
         Ok((out, trace))
     };
@@ -235,3 +243,7 @@ fn run_aside(
         (batch, own.take_changes())
     })
 }
+
+#[cfg(test)]
+#[path = "remote_tests.rs"]
+mod tests;

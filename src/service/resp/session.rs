@@ -290,7 +290,7 @@ impl Turn<'_, '_> {
         merge: Merge,
         args: &Args<'_>,
     ) -> Option<Box<Joint>> {
-        let mut indexes = command.keys.indexes(args.len());
+        let indexes = command.keys.indexes(args.len());
         let step = usize::from(command.keys.step);
         if !(args.len() - usize::from(command.keys.first)).is_multiple_of(step) {
             self.refuse(&Refusal::arity(command.name));
@@ -304,10 +304,10 @@ impl Turn<'_, '_> {
         }
         let id = ids.first().copied().unwrap_or(PartitionId(0));
         let is_one = ids.iter().all(|&other| other == id);
-        if !is_one && command.flags & flag::WRITE != 0 {
-            return self.spread_jointly(command, each, merge, args, &ids);
-        }
         if !ids.iter().all(|&id| self.home.reaches(id)) {
+            if !is_one && command.flags & flag::WRITE != 0 {
+                return Some(Box::new(self.spread_jointly(command, merge, args, &ids)));
+            }
             self.spread_away(command, each, merge, args, &ids);
             return None;
         }
@@ -315,14 +315,11 @@ impl Turn<'_, '_> {
             let keys = (args.len() - usize::from(command.keys.first)) / step;
             Encoder::new(self.out, self.client.protocol).array(keys);
         }
-        // In one go where they are at one partition: what is changed stays together in the log.
+        // In one go: what is changed stays together in the log, what is read is of one moment.
         let count = if is_one {
             self.part(id, args, None, |call| indexes.map(|index| each(call, index)).sum())
         } else {
-            ids.iter()
-                .zip(&mut indexes)
-                .map(|(&id, index)| self.part(id, args, None, |call| each(call, index)))
-                .sum()
+            self.spread_at_hand(each, args, indexes, &ids)
         };
         if merge != Merge::InOrder {
             joint::reply(merge, count, &mut Encoder::new(self.out, self.client.protocol));
@@ -330,32 +327,18 @@ impl Turn<'_, '_> {
         None
     }
 
-    /// The same for a command that changes keys at several partitions: it is done as one.
-    fn spread_jointly(
+    /// The same for keys at several partitions within reach; answers what was counted.
+    fn spread_at_hand(
         &mut self,
-        command: &'static Command,
         each: fn(&mut Call<'_>, usize) -> i64,
-        merge: Merge,
         args: &Args<'_>,
+        indexes: impl Iterator<Item = usize>,
         ids: &[PartitionId],
-    ) -> Option<Box<Joint>> {
-        let mut distinct = ids.to_vec();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let indexes = command.keys.indexes(args.len());
+    ) -> i64 {
+        let distinct = distinct(ids.iter().copied());
         let (db, protocol) = (self.client.db, self.client.protocol);
-        if !distinct.iter().all(|&id| self.home.reaches(id)) {
-            let step = usize::from(command.keys.step);
-            let places: Vec<(usize, PartitionId)> = indexes.zip(ids.iter().copied()).collect();
-            let mut joint = Joint::new((command, db, protocol), merge);
-            for &id in &distinct {
-                let here = places.iter().filter(move |(_, other)| *other == id);
-                joint.push(id, words_at(args, here.flat_map(|(at, _)| *at..at + step)));
-            }
-            return Some(Box::new(joint));
-        }
         let (partitions, now_ms, out) = (self.home.map().count(), self.now_ms, &mut *self.out);
-        let count = self.home.with_all(&distinct, |lent| {
+        self.home.with_all(&distinct, |lent| {
             let work = |(index, id): (usize, &PartitionId)| {
                 let place = distinct.partition_point(|other| other < id);
                 let (partition, reply) = (&mut *lent[place], Encoder::new(out, protocol));
@@ -363,9 +346,27 @@ impl Turn<'_, '_> {
                 each(&mut Call { partition, args, partitions, db, now_ms, reply }, index)
             };
             indexes.zip(ids).map(work).sum()
-        });
-        joint::reply(merge, count, &mut Encoder::new(out, protocol));
-        None
+        })
+    }
+
+    /// The same for a command that changes keys at several partitions, some of which are out of
+    /// reach: it is done as one.
+    fn spread_jointly(
+        &self,
+        command: &'static Command,
+        merge: Merge,
+        args: &Args<'_>,
+        ids: &[PartitionId],
+    ) -> Joint {
+        let step = usize::from(command.keys.step);
+        let indexes = command.keys.indexes(args.len());
+        let places: Vec<(usize, PartitionId)> = indexes.zip(ids.iter().copied()).collect();
+        let mut joint = Joint::new((command, self.client.db, self.client.protocol), merge);
+        for id in distinct(ids.iter().copied()) {
+            let here = places.iter().filter(move |(_, other)| *other == id);
+            joint.push(id, words_at(args, here.flat_map(|(at, _)| *at..at + step)));
+        }
+        joint
     }
 
     /// The same, where some keys, at partitions `ids`, are out of reach.
@@ -377,9 +378,7 @@ impl Turn<'_, '_> {
         args: &Args<'_>,
         ids: &[PartitionId],
     ) {
-        let mut distinct = ids.to_vec();
-        distinct.sort_unstable();
-        distinct.dedup();
+        let distinct = distinct(ids.iter().copied());
         let (first, step) = (usize::from(command.keys.first), usize::from(command.keys.step));
         let mut parts = Vec::with_capacity(distinct.len());
         for &id in &distinct {
@@ -548,6 +547,14 @@ impl Turn<'_, '_> {
         metrics::add(Counter::RespErrors, 1);
         Encoder::new(self.out, self.client.protocol).error(refusal.text());
     }
+}
+
+/// Each of the partitions once, in ascending order.
+fn distinct(ids: impl Iterator<Item = PartitionId>) -> Vec<PartitionId> {
+    let mut distinct: Vec<PartitionId> = ids.collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
 }
 
 /// What Redis says to a command that it does not have, with the first arguments quoted.

@@ -2,6 +2,7 @@
 //! it must behave like.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
@@ -152,6 +153,16 @@ fn keys_move_between_partitions_with_their_deadlines() {
 }
 
 #[test]
+fn no_deadline_is_kept_that_has_passed() {
+    let mut cluster = Cluster::new(1);
+    assert_eq!(cluster.text("SET a 1 PX 100\r\nSET b 1 PX 100\r\n"), "+OK\r\n+OK\r\n");
+    cluster.now_ms += 100;
+    assert_eq!(cluster.text("GET a\r\nSET a 2 GET KEEPTTL\r\n"), "$-1\r\n$-1\r\n");
+    assert_eq!(cluster.text("GET b\r\nSET b 2 KEEPTTL\r\n"), "$-1\r\n+OK\r\n");
+    assert_eq!(cluster.text("MGET a b\r\nPTTL a\r\n"), "*2\r\n$1\r\n2\r\n$1\r\n2\r\n:-1\r\n");
+}
+
+#[test]
 fn msetnx_sets_all_or_nothing() {
     let mut cluster = Cluster::new(16);
     assert_eq!(cluster.text("SET c 0\r\nMSETNX a 1 b 2 c 3 d 4\r\n"), "+OK\r\n:0\r\n");
@@ -160,6 +171,63 @@ fn msetnx_sets_all_or_nothing() {
         cluster.text("MSETNX a 1 b 2 d 4 a 9\r\nMGET a b d\r\n"),
         ":1\r\n*3\r\n$1\r\n9\r\n$1\r\n2\r\n$1\r\n4\r\n"
     );
+}
+
+#[test]
+fn partitions_behind_locks_are_read_at_one_moment() {
+    let map = SlotMap::new(2);
+    let server = server(map, RespSettings { output_bytes_high: usize::MAX, ..Default::default() });
+    let locked = LockedStore::new(map);
+    let mut names = (0..100).map(|number| format!("key{number}"));
+    let first = names.next().unwrap();
+    let id_of = |name: &str| map.partition_of(name.as_bytes());
+    let second = names.find(|name| id_of(name) != id_of(&first)).unwrap();
+    let is_over = AtomicBool::new(false);
+    let ask = |session: &mut Session, input: &str| {
+        let mut out = Vec::new();
+        let advance =
+            |home: &mut Home<'_>| session.advance(input.as_bytes(), home, &server, 1, &mut out);
+        assert_eq!(locked.open().visit(advance).0.consumed, input.len());
+        String::from_utf8(out).unwrap()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut session = session(&server);
+            for value in (1000..10_000).cycle().take(1_000_000) {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                ask(&mut session, &format!("MSET {first} {value} {second} {value}\r\n"));
+            }
+        });
+        let mut session = session(&server);
+        // Often one and the other, so that much would come between two looks.
+        let mget = format!("MGET{}\r\n", format!(" {first} {second}").repeat(500));
+        let is_torn = |_| {
+            let reply = ask(&mut session, &mget);
+            let mut values = reply.split("\r\n").skip(1).filter(|line| line.len() == 4);
+            let value = values.next();
+            value.is_some() && !values.all(|other| Some(other) == value)
+        };
+        let torn_count = (0..300).map(is_torn).filter(|is_torn| *is_torn).count();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(torn_count, 0);
+    });
+}
+
+#[test]
+fn a_large_command_of_another_partition_leaves_little_behind() {
+    let mut cluster = Cluster::new(2);
+    let mut names = (0..100).map(|number| format!("key{number}"));
+    let key = names.find(|name| cluster.server.map.partition_of(name.as_bytes()).index() == 1);
+    let key = key.unwrap();
+    let value = "v".repeat(1 << 20);
+    let set = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), 1 << 20);
+    assert_eq!(cluster.text(&set), "+OK\r\n");
+    let gets = format!("GET {key}\r\n").repeat(3) + &format!("STRLEN {key}\r\n").repeat(5000);
+    assert_eq!(cluster.text(&gets).len(), 3 * (value.len() + 12) + 5000 * 10);
+    let kept = cluster.session.outbox.spare_bytes();
+    assert!(kept <= 256 * 1024, "{kept} bytes");
 }
 
 #[test]

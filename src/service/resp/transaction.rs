@@ -73,6 +73,7 @@ impl Transaction {
             unreachable!("only such a command is made a transaction");
         };
         let mut partition = Partition::default();
+        partition.tick(now_ms);
         let keys: Vec<Vec<FullKey>> =
             loans.into_iter().map(|loan| loan.put(&mut partition)).collect();
         partition.keep(keeping);

@@ -1,14 +1,20 @@
 //! What commands wait for that is neither input nor another partition: the disk.
 //!
 //! Used by the connection loop, after it has sent the replies before. Invariant: a reply is
-//! appended once what it tells is so, or the time for it is over.
+//! appended once what it tells is so, or the time for it is over. A snapshot is asked for here, and
+//! not where the command is decoded: by now the commands in front of it have been done, those at
+//! other partitions too, so that the snapshot holds what they did.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::{Log, Lsn};
+use crate::metrics::{self, Counter};
 use crate::protocol::resp::{Encoder, Protocol};
-use crate::store::saving::Requested;
+use crate::store::saving::Saving;
 use crate::time;
+
+use super::command::Refusal;
 
 /// What a command waits for.
 #[derive(Debug)]
@@ -16,16 +22,26 @@ pub enum Wait {
     /// The connection's writes being durable, for at most this long; `WAITAOF`.
     Durable(Option<Duration>),
     /// A snapshot; `SAVE`.
-    Saved(Requested),
+    Saved(Arc<Saving>),
+    /// A snapshot being asked for; `BGSAVE`.
+    Asked {
+        /// Who is asked.
+        saving: Arc<Saving>,
+        /// What is said, or why it is not asked for, given whether a snapshot is under way.
+        told: fn(bool) -> Result<&'static str, Refusal>,
+    },
     /// A snapshot, and then the end of the server; `SHUTDOWN SAVE`. If it fails, the server goes on
     /// unless it was told otherwise.
     SavedToEnd {
-        /// The snapshot.
-        requested: Requested,
+        /// Who is asked for it.
+        saving: Arc<Saving>,
         /// Whether the server ends in any case.
         force: bool,
     },
 }
+
+/// What is said where one snapshot at a time is wanted and one is under way.
+pub(super) const BUSY: Refusal = Refusal::Fixed("ERR Background save already in progress");
 
 /// What follows a wait.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,24 +74,33 @@ impl Wait {
                 }
                 reply_durable(log, wrote, &mut Encoder::new(out, protocol));
             }
-            Self::Saved(requested) => {
-                let saved = requested.finished().await;
-                let mut reply = Encoder::new(out, protocol);
-                match saved {
-                    Ok(_) => reply.ok(),
-                    Err(failed) => reply.error(format!("ERR {failed}")),
+            Self::Saved(saving) if saving.is_under_way() => refuse(BUSY.text(), protocol, out),
+            Self::Saved(saving) => match saving.request().finished().await {
+                Ok(_) => Encoder::new(out, protocol).ok(),
+                Err(failed) => refuse(format!("ERR {failed}"), protocol, out),
+            },
+            Self::Asked { saving, told } => match told(saving.is_under_way()) {
+                Ok(text) => {
+                    saving.ask();
+                    Encoder::new(out, protocol).simple(text);
                 }
-            }
-            Self::SavedToEnd { requested, force } => match requested.finished().await {
+                Err(refusal) => refuse(refusal.text(), protocol, out),
+            },
+            Self::SavedToEnd { saving, force } => match saving.request().finished().await {
                 Err(failed) if !force => {
                     let text = format!("ERR Errors trying to SHUTDOWN: {failed}");
-                    Encoder::new(out, protocol).error(text);
+                    refuse(text, protocol, out);
                 }
                 _ => return Waited::ShutDown,
             },
         }
         Waited::Reply
     }
+}
+
+fn refuse(text: impl AsRef<[u8]>, protocol: Protocol, out: &mut Vec<u8>) {
+    metrics::add(Counter::RespErrors, 1);
+    Encoder::new(out, protocol).error(text);
 }
 
 /// The reply of `WAITAOF`: how many local logs hold what the connection has written, and how many
@@ -86,3 +111,7 @@ pub(super) fn reply_durable(log: Option<&Log>, wrote: Lsn, reply: &mut Encoder<'
     reply.integer(i64::from(durable));
     reply.integer(0);
 }
+
+#[cfg(test)]
+#[path = "waiting_tests.rs"]
+mod tests;

@@ -25,10 +25,11 @@ mod event;
 pub mod oneshot;
 mod park;
 #[cfg(all(test, loom))]
-mod sleep;
+pub(crate) mod sleep;
 pub mod spsc;
 mod waiter;
 
+pub(crate) use self::waiter::Waiter;
 #[cfg(not(loom))]
 pub use async_lock::{
     Barrier, BarrierWaitResult, Mutex, MutexGuard, MutexGuardArc, OnceCell, RwLock,

@@ -22,7 +22,7 @@ impl Wake for Sleep {
 }
 
 /// Drives a future to its end; a lost wake is a deadlock, which the checker reports.
-pub(super) fn wait<F: Future>(future: F) -> F::Output {
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     let sleep = Arc::new(Sleep::default());
     let waker = Waker::from(Arc::clone(&sleep));
     let mut future = pin!(future);

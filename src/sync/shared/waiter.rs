@@ -19,18 +19,19 @@ use loom::sync::{
     atomic::{AtomicBool, Ordering, fence},
 };
 
-pub(super) struct Waiter {
+#[derive(Debug)]
+pub(crate) struct Waiter {
     is_waiting: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
 impl Waiter {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { is_waiting: AtomicBool::new(false), waker: Mutex::new(None) }
     }
 
     /// Leaves a waker. The caller looks once more after this, and waits only then.
-    pub(super) fn wait(&self, waker: &Waker) {
+    pub(crate) fn wait(&self, waker: &Waker) {
         let mut place = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         let old = match &*place {
             Some(left) if left.will_wake(waker) => None,
@@ -43,7 +44,7 @@ impl Waiter {
     }
 
     /// Wakes who waits. Call it after what is waited for has come about.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         fence(Ordering::SeqCst);
         if self.is_waiting.load(Ordering::Relaxed)
             && let Some(waker) = self.take()
@@ -53,7 +54,7 @@ impl Waiter {
     }
 
     /// Nobody waits any more.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         drop(self.take());
     }
 

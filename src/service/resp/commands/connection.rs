@@ -186,11 +186,14 @@ pub fn client(call: &mut SessionCall<'_>) -> Outcome {
     } else if is(subcommand, "KILL") {
         kill(call)?;
     } else if is(subcommand, "NO-EVICT") || is(subcommand, "NO-TOUCH") {
-        // There is no eviction and no access time, so either way is what happens.
         let name = if is(subcommand, "NO-EVICT") { "no-evict" } else { "no-touch" };
         arity(3, name)?;
         if !is(args.at(2), "ON") && !is(args.at(2), "OFF") {
             return Err(Refusal::SYNTAX);
+        }
+        // No client is ever closed for want of memory, but every client's reads are uses of keys.
+        if name == "no-touch" && is(args.at(2), "ON") {
+            return Err(Refusal::Fixed("ERR CLIENT NO-TOUCH ON is not supported: reads are uses"));
         }
         call.reply.ok();
     } else {

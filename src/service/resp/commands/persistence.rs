@@ -3,62 +3,53 @@
 //! Invariant: what is said to be saved or durable is so, and a store in memory only says that it is
 //! one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::store::saving::Saving;
 
 use super::super::command::{Outcome, Refusal, SessionCall, integer, is};
-use super::super::waiting::{Wait, reply_durable};
+use super::super::waiting::{BUSY, Wait, reply_durable};
 
-const BUSY: Refusal = Refusal::Fixed("ERR Background save already in progress");
-
-fn saving<'a>(call: &SessionCall<'a>) -> Result<&'a Saving, Refusal> {
+fn saving(call: &SessionCall<'_>) -> Result<Arc<Saving>, Refusal> {
     let storage = call.server.storage.as_ref().ok_or(Refusal::Fixed(
         "ERR the store is in memory only, there is nowhere to save it; start the server with \
          --data DIRECTORY",
     ))?;
-    Ok(&storage.saving)
+    Ok(Arc::clone(&storage.saving))
 }
 
 /// `SAVE`: the reply comes when the snapshot is complete. Nobody else waits for it meanwhile.
 pub fn save(call: &mut SessionCall<'_>) -> Outcome {
-    let saving = saving(call)?;
-    if saving.is_under_way() {
-        return Err(BUSY);
-    }
-    call.client.waits = Some(Wait::Saved(saving.request()));
+    call.client.waits = Some(Wait::Saved(saving(call)?));
     Ok(())
 }
 
-/// `BGSAVE [SCHEDULE]`.
+/// `BGSAVE [SCHEDULE]`. The reply does not wait for the snapshot.
 pub fn bgsave(call: &mut SessionCall<'_>) -> Outcome {
+    const STARTED: &str = "Background saving started";
     let schedule = match call.args.get(1) {
         None => false,
         Some(option) if call.args.len() == 2 && is(option, "SCHEDULE") => true,
         Some(_) => return Err(Refusal::SYNTAX),
     };
-    let saving = saving(call)?;
-    match (saving.is_under_way(), schedule) {
-        (true, false) => return Err(BUSY),
-        (true, true) => call.reply.simple("Background saving scheduled"),
-        (false, _) => call.reply.simple("Background saving started"),
-    }
-    // Who asked does not wait.
-    let _ = saving.request();
+    let told = if schedule {
+        |busy| Ok(if busy { "Background saving scheduled" } else { STARTED })
+    } else {
+        |busy| if busy { Err(BUSY) } else { Ok(STARTED) }
+    };
+    call.client.waits = Some(Wait::Asked { saving: saving(call)?, told });
     Ok(())
 }
 
 /// `BGREWRITEAOF`: a snapshot, as by `BGSAVE`. It makes the log before it needless, which is what a
 /// rewrite is for.
 pub fn bgrewriteaof(call: &mut SessionCall<'_>) -> Outcome {
-    let saving = saving(call)?;
-    if saving.is_under_way() {
-        return Err(Refusal::Fixed(
-            "ERR Background append only file rewriting already in progress",
-        ));
-    }
-    let _ = saving.request();
-    call.reply.simple("Background append only file rewriting started");
+    const BUSY: Refusal =
+        Refusal::Fixed("ERR Background append only file rewriting already in progress");
+    let told =
+        |busy| if busy { Err(BUSY) } else { Ok("Background append only file rewriting started") };
+    call.client.waits = Some(Wait::Asked { saving: saving(call)?, told });
     Ok(())
 }
 
@@ -127,8 +118,7 @@ pub fn shutdown(call: &mut SessionCall<'_>) -> Outcome {
         return Err(Refusal::Fixed("ERR No shutdown in progress."));
     }
     if save {
-        let requested = saving(call)?.request();
-        call.client.waits = Some(Wait::SavedToEnd { requested, force });
+        call.client.waits = Some(Wait::SavedToEnd { saving: saving(call)?, force });
         return Ok(());
     }
     call.server.shut_down();

@@ -96,11 +96,9 @@ fn set_with_options(call: &mut Call<'_>) -> Outcome {
     let options = SetOptions::parse(call.args)?;
     let expiry = options.expiry(call)?;
     let (key, value) = (call.args.at(1), call.args.at(2));
-    let present = if options.reply_old {
-        reply_value(call)?
-    } else {
-        call.partition.find(call.db, key, call.now_ms).is_some()
-    };
+    // Asked in this order: a key whose time is over must be gone before its deadline is kept.
+    let present = options.reply_old && reply_value(call)?
+        || call.partition.find(call.db, key, call.now_ms).is_some();
     let refused = options.only_new && present || options.only_present && !present;
     if !refused {
         call.partition.database(call.db).set_string(key, value, expiry);
