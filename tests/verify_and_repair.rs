@@ -26,7 +26,8 @@ impl Folder {
         fs::write(path.join("FORMAT"), format).expect("written");
         let mut link = Link::FIRST;
         for (sequence, values) in [(1, &["1", "2"][..]), (2, &["3"])] {
-            let mut file = SegmentHeader { id: ID, sequence, first: link }.encode().to_vec();
+            let header = SegmentHeader { id: ID, sequence, first: link, durable: Lsn::NONE };
+            let mut file = header.encode().to_vec();
             for (index, value) in values.iter().enumerate() {
                 let mut head = Head::new(link, Lsn(link.lsn.0 - 1), 1);
                 head.sealed = sequence == 1 && index == 1;

@@ -95,7 +95,7 @@ fn write_directory(path: &Path, case: &Case) -> std::io::Result<()> {
     fs::create_dir_all(path)?;
     fs::write(path.join("FORMAT"), format!("annulus store\nversion 1\nid {ID}\n"))?;
     let first = Link { lsn: Lsn(1 + u64::from(case.in_snapshot)), chain: 0 };
-    let header = SegmentHeader { id: ID, sequence: 1, first }.encode();
+    let header = SegmentHeader { id: ID, sequence: 1, first, durable: Lsn::NONE }.encode();
     let mut segment = BufWriter::new(File::create(path.join(name::segment(1)))?);
     segment.write_all(&header)?;
     if case.in_snapshot {

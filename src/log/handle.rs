@@ -161,9 +161,10 @@ impl Log {
     /// Adds changes of a partition. Answers the record that they will be part of.
     #[inline]
     pub fn append(&self, lane: usize, changes: &[u8]) -> Lsn {
+        let began = self.about_to_wait();
         let (lsn, first) = self.lanes.append(lane, changes);
         if first {
-            self.begin_waiting();
+            self.begin_waiting(began);
         }
         lsn
     }
@@ -171,21 +172,32 @@ impl Log {
     /// Adds changes of several partitions, in ascending order, that are durable together or not at
     /// all.
     pub fn append_all(&self, parts: &[(usize, &[u8])]) -> Lsn {
+        let began = self.about_to_wait();
         let (lsn, first) = self.lanes.append_all(parts);
         if first {
-            self.begin_waiting();
+            self.begin_waiting(began);
         }
         lsn
     }
 
-    fn begin_waiting(&self) {
-        self.pending_since.store(clock::now().as_nanos(), Ordering::Release);
+    /// The time, unless something waits already. Asked before anything is appended: whenever it is
+    /// stored later, it is not behind the time of what waits then.
+    #[inline]
+    fn about_to_wait(&self) -> Option<Instant> {
+        (self.lanes.bytes() == 0).then(clock::now)
+    }
+
+    fn begin_waiting(&self, began: Option<Instant>) {
+        // Otherwise what waited was gathered just now, and the time of that stands.
+        if let Some(began) = began {
+            self.pending_since.store(began.as_nanos(), Ordering::Release);
+        }
         self.writer.wake();
     }
 
-    /// All that waits is about to be gathered: what comes now has waited since `now`.
-    pub(super) fn restart_waiting(&self, now: Instant) {
-        self.pending_since.store(now.as_nanos(), Ordering::Release);
+    /// All that waited has been gathered: what waits now has come since `began`.
+    pub(super) fn restart_waiting(&self, began: Instant) {
+        self.pending_since.store(began.as_nanos(), Ordering::Release);
     }
 
     /// When the first of what waits was appended, or somewhat earlier.

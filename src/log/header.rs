@@ -23,6 +23,8 @@ pub struct SegmentHeader {
     pub sequence: u64,
     /// What its first record carries.
     pub first: Link,
+    /// The highest record known to be durable when this was written; below the first one's number.
+    pub durable: Lsn,
 }
 
 /// What stands at the front of a snapshot.
@@ -63,12 +65,17 @@ pub enum InvalidHeader {
 
 impl SegmentHeader {
     /// The block as it is written.
+    ///
+    /// # Panics
+    /// Unless the first record has a number above what is durable.
     pub fn encode(&self) -> [u8; FILE_HEADER_BYTES] {
+        assert!(self.first.lsn > self.durable, "a record is not durable before it is written");
         let mut block = begin(SEGMENT_MAGIC, self.id);
         put_u64(&mut block, 32, self.sequence);
         put_u64(&mut block, 40, self.first.lsn.0);
         put_u32(&mut block, 48, self.first.chain);
         put_u32(&mut block, 52, ALIGNMENT_BYTES as u32);
+        put_u64(&mut block, 56, self.durable.0);
         finish(block)
     }
 
@@ -80,7 +87,7 @@ impl SegmentHeader {
             return Err(InvalidHeader::Alignment(alignment));
         }
         let first = Link { lsn: Lsn(u64_at(block, 40)), chain: u32_at(block, 48) };
-        Ok(Self { id, sequence: u64_at(block, 32), first })
+        Ok(Self { id, sequence: u64_at(block, 32), first, durable: Lsn(u64_at(block, 56)) })
     }
 }
 
@@ -145,7 +152,7 @@ mod tests {
 
     fn segment() -> SegmentHeader {
         let first = Link { lsn: Lsn(0x1122_3344_5566_7788), chain: 0xdead_beef };
-        SegmentHeader { id: ID, sequence: 7, first }
+        SegmentHeader { id: ID, sequence: 7, first, durable: Lsn(0x0123) }
     }
 
     fn snapshot() -> SnapshotHeader {
@@ -166,7 +173,8 @@ mod tests {
         assert_eq!(&block[16..40], b"0123456789abcdef\x07\0\0\0\0\0\0\0");
         assert_eq!(&block[40..48], b"\x88\x77\x66\x55\x44\x33\x22\x11");
         assert_eq!(&block[48..56], b"\xef\xbe\xad\xde\0\x10\0\0");
-        assert!(block[56..].iter().all(|byte| *byte == 0));
+        assert_eq!(&block[56..64], b"\x23\x01\0\0\0\0\0\0");
+        assert!(block[64..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

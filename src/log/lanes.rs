@@ -60,6 +60,16 @@ impl Lane {
     }
 }
 
+/// What was known when changes were counted that are about to be placed.
+#[derive(Debug)]
+struct Claim {
+    /// The highest record that a lane had something for.
+    last: u64,
+    /// Bytes that waited already.
+    before: usize,
+    bytes: usize,
+}
+
 /// The lanes of a store, by partition.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -96,10 +106,10 @@ impl Lanes {
     #[inline]
     pub(super) fn append(&self, index: usize, changes: &[u8]) -> (Lsn, bool) {
         let mut lane = self.lane(index);
-        let before = self.bytes.fetch_add(changes.len(), Ordering::AcqRel);
-        let lsn = self.place(lane.lsn, before, changes.len());
+        let claim = self.claim(changes.len());
+        let lsn = self.place(lane.lsn, &claim);
         lane.push(changes, lsn);
-        (lsn, before == 0)
+        (lsn, claim.before == 0)
     }
 
     /// Adds changes to several lanes, given in ascending order, so that all become part of the same
@@ -109,30 +119,43 @@ impl Lanes {
         let mut lanes: Vec<_> = parts.iter().map(|(index, _)| self.lane(*index)).collect();
         let lsn = lanes.iter().map(|lane| lane.lsn).max().unwrap_or(Lsn::NONE);
         let bytes = parts.iter().map(|(_, changes)| changes.len()).sum();
-        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        let lsn = self.place(lsn, before, bytes);
+        let claim = self.claim(bytes);
+        let lsn = self.place(lsn, &claim);
         for (lane, (_, changes)) in lanes.iter_mut().zip(parts) {
             lane.push(changes, lsn);
         }
-        (lsn, before == 0)
+        (lsn, claim.before == 0)
     }
 
-    /// The record for `bytes` of changes to lanes that have come to `lsn`. It is never before the
-    /// record of changes that were added earlier to another lane: who adds these may have seen
-    /// those. If much waits already it is one of their own, so that no record is much longer than
-    /// one command makes it.
+    /// Counts `bytes` of changes that are about to be placed. Asked while their lanes are locked,
+    /// so that nothing is gathered in between.
     #[inline]
-    fn place(&self, lsn: Lsn, before: usize, bytes: usize) -> Lsn {
-        let least = if before == 0 || before + bytes <= RECORD_BYTES_HIGH {
-            self.last.load(Ordering::Acquire)
-        } else {
-            self.last.fetch_add(1, Ordering::AcqRel) + 1
-        };
-        let lsn = lsn.max(Lsn(least));
-        if lsn.0 > least {
-            self.last.fetch_max(lsn.0, Ordering::AcqRel);
+    fn claim(&self, bytes: usize) -> Claim {
+        // In this order: whoever comes behind these bytes and takes a record of their own for that
+        // does so after `last` was read here, and these do not land in it.
+        let last = self.last.load(Ordering::Acquire);
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Claim { last, before, bytes }
+    }
+
+    /// The record for changes to lanes that have come to `lsn`. It is never before the record of
+    /// changes that were added earlier to another lane: who adds these may have seen those. If much
+    /// waits already it is one of their own, so that no record is much longer than one command
+    /// makes it.
+    #[inline]
+    fn place(&self, lsn: Lsn, claim: &Claim) -> Lsn {
+        if claim.before == 0 || claim.before + claim.bytes <= RECORD_BYTES_HIGH {
+            let lsn = lsn.max(Lsn(claim.last));
+            if lsn.0 > claim.last {
+                self.last.fetch_max(lsn.0, Ordering::AcqRel);
+            }
+            return lsn;
         }
-        lsn
+        // Behind `lsn` too: what waits may be for that record and not be placed yet.
+        let own = |last: u64| last.max(lsn.0) + 1;
+        let last =
+            self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(own(last)));
+        Lsn(own(last.unwrap_or_else(|last| last)))
     }
 
     /// Draws a line in a lane: what was added so far is part of records up to the one answered,
@@ -145,8 +168,9 @@ impl Lanes {
         Lsn(lane.lsn.0 - 1)
     }
 
-    /// Empties the lanes for record `lsn`: hands what each has for it to `take`, by index.
-    pub(super) fn gather(&self, lsn: Lsn, mut take: impl FnMut(usize, &[u8])) {
+    /// Empties the lanes for record `lsn`: hands what each has for it to `take`, by index. Answers
+    /// whether something had been added by then that is for a later record.
+    pub(super) fn gather(&self, lsn: Lsn, mut take: impl FnMut(usize, &[u8])) -> bool {
         let mut lanes: Vec<_> = (0..self.lanes.len()).map(|index| self.lane(index)).collect();
         let mut taken: Vec<(usize, Vec<u8>)> = Vec::new();
         for (index, lane) in lanes.iter_mut().enumerate() {
@@ -158,6 +182,7 @@ impl Lanes {
             let changes = lane.closed.pop_front().unwrap_or_default();
             taken.push((index, changes));
         }
+        let stays = lanes.iter().any(|lane| !lane.closed.is_empty() || !lane.open.is_empty());
         drop(lanes);
         let mut bytes = 0;
         for (index, changes) in &mut taken {
@@ -171,6 +196,7 @@ impl Lanes {
             }
         }
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        stays
     }
 }
 
@@ -239,6 +265,30 @@ mod tests {
         assert_eq!(lanes.append(1, b"d").0, Lsn(4));
         let together = [(0, b"b".to_vec()), (1, b"cd".to_vec())];
         assert_eq!(gathered(&lanes, 4), together);
+    }
+
+    #[test]
+    fn what_comes_behind_a_long_command_is_not_in_its_record() {
+        // Between its two steps another one comes.
+        let lanes = Lanes::new(2, Lsn(1));
+        let claim = lanes.claim(RECORD_BYTES_HIGH);
+        assert_eq!(lanes.append(1, b"behind").0, Lsn(2));
+        assert_eq!(lanes.place(Lsn(1), &claim), Lsn(1));
+        assert_eq!(lanes.append(1, b"further behind").0, Lsn(3));
+    }
+
+    #[test]
+    fn a_gathering_says_whether_something_stays() {
+        let lanes = Lanes::new(2, Lsn(1));
+        lanes.append(0, b"before");
+        lanes.draw_line(0);
+        lanes.append(0, b"after");
+        assert!(lanes.gather(Lsn(1), |_, _| {}), "what came after the line");
+        assert!(!lanes.gather(Lsn(2), |_, _| {}));
+        lanes.append(1, b"more");
+        lanes.draw_line(1);
+        lanes.draw_line(1);
+        assert!(!lanes.gather(Lsn(3), |_, _| {}));
     }
 
     #[test]

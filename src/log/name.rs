@@ -28,7 +28,8 @@ pub fn segment(sequence: u64) -> String {
 
 /// The number of the segment of this name.
 pub fn parse_segment(name: &str) -> Option<u64> {
-    number(name.strip_prefix("log-")?.strip_suffix(".seg")?, SEQUENCE_DIGITS)
+    let sequence = number(name.strip_prefix("log-")?.strip_suffix(".seg")?, SEQUENCE_DIGITS);
+    sequence.filter(|sequence| *sequence > 0)
 }
 
 /// The name of the snapshot of `slots` as they were after record `lsn`.
@@ -83,6 +84,7 @@ mod tests {
         for name in [
             "log-1.seg",
             "log-+00000000001.seg",
+            "log-000000000000.seg",
             "log-0000000000001.seg",
             "log-000000000001.seg.tmp",
             "LOCK",

@@ -2,7 +2,7 @@
 //! writers of logs and snapshots, and by their readers.
 //!
 //! Invariant: what decodes as a record was sealed by this store; whether it is the expected one
-//! (its number, its chain) is for the caller to ask with [`Record::follows`].
+//! (its number, its chain) is for the caller to ask with [`check_link`].
 
 use super::{ALIGNMENT_BYTES, Link, Lsn, PAYLOAD_BYTES_MAX, Seed};
 
@@ -91,11 +91,6 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Whether this is the record that `link` asks for.
-    pub fn follows(&self, link: Link) -> Result<(), InvalidRecord> {
-        check_link(&self.head, link)
-    }
-
     /// The link of the record behind this one.
     pub fn next(&self) -> Link {
         Link { lsn: self.head.link.lsn.next(), chain: self.checksum }

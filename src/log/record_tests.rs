@@ -110,11 +110,11 @@ fn a_record_follows_only_its_own_link() {
     let (first, link) = sealed(b"first", &head(9, 77));
     let (second, _) = sealed(b"second", &head(10, link.chain));
     let Decoded::Complete(second) = decode(&second, ID.seed()) else { panic!("whole") };
-    assert_eq!(second.follows(link), Ok(()));
+    assert_eq!(check_link(&second.head, link), Ok(()));
     let other = Link { chain: link.chain ^ 1, ..link };
-    assert_eq!(second.follows(other), Err(InvalidRecord::Chain(Lsn(10))));
+    assert_eq!(check_link(&second.head, other), Err(InvalidRecord::Chain(Lsn(10))));
     let number = InvalidRecord::Number { found: Lsn(10), expected: Lsn(9) };
-    assert_eq!(second.follows(Link { lsn: Lsn(9), ..link }), Err(number));
+    assert_eq!(check_link(&second.head, Link { lsn: Lsn(9), ..link }), Err(number));
     let Decoded::Complete(first) = decode(&first, ID.seed()) else { panic!("whole") };
     assert_eq!(first.next(), link);
 }

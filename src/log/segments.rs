@@ -16,7 +16,7 @@ use super::handle::Log;
 use super::{ALIGNMENT_BYTES, FILE_HEADER_BYTES, Link, Lsn, Seed, SegmentHeader, StoreId, name};
 use crate::buffer::{AlignedBuffer, Payload};
 use crate::error::{Error, Result};
-use crate::fs::{self, Directory, File, OpenOptions};
+use crate::fs::{self, DirectAlignment, Directory, File, OpenOptions};
 use crate::{task, time};
 
 /// The first segment after a start is this long, so that a start is quick; the others are as long
@@ -100,7 +100,13 @@ impl Segments {
         let directory = Directory::open(&start.path).await?;
         let bytes = FIRST_SEGMENT_BYTES.min(segment_bytes);
         let file = prepare(&start.path.join(SPARE), bytes).await?;
-        let header = SegmentHeader { id: start.id, sequence: start.sequence, first: start.next };
+        let header = SegmentHeader {
+            id: start.id,
+            sequence: start.sequence,
+            first: start.next,
+            // Whoever starts a log has made durable what is there.
+            durable: Lsn(start.next.lsn.0 - 1),
+        };
         name_segment(&start.path, &directory, &file, &header).await?;
         let segments = Self {
             log,
@@ -137,6 +143,11 @@ impl Segments {
     /// The path of the segment at hand, for messages.
     pub(super) fn file_path(&self) -> PathBuf {
         self.path.join(name::segment(self.sequence))
+    }
+
+    /// The path of the data directory, for messages.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// A record of `bytes` has been written.
@@ -178,7 +189,8 @@ impl Segments {
             // It was ready, but could not be given its name.
             _ => (prepare(&self.path.join(SPARE), FIRST_SEGMENT_BYTES).await?, FIRST_SEGMENT_BYTES),
         };
-        let header = SegmentHeader { id: self.id, sequence: self.sequence + 1, first };
+        let durable = self.log.durable_lsn();
+        let header = SegmentHeader { id: self.id, sequence: self.sequence + 1, first, durable };
         name_segment(&self.path, &self.directory, &file, &header).await?;
         Ok(Successor { file, bytes })
     }
@@ -206,14 +218,20 @@ impl Segments {
         };
         let path = self.path.join(name::segment(kept.sequence));
         let is_fit = kept.bytes == self.segment_bytes && self.has_no_spare();
-        if is_fit {
-            fs::rename(&path, self.path.join(SPARE)).await?;
-            self.kept.pop_front();
+        let given_up = if is_fit {
+            fs::rename(&path, self.path.join(SPARE)).await
+        } else {
+            fs::remove_file(&path).await
+        };
+        // Somebody may have removed it.
+        let is_there = !given_up.as_ref().is_err_and(Error::is_not_found);
+        if is_there {
+            given_up?;
+        }
+        self.kept.pop_front();
+        if is_fit && is_there {
             let file = open_for_records(&self.path.join(SPARE), OpenOptions::new()).await?;
             *self.spare.borrow_mut() = Spare::Ready(file, kept.bytes);
-        } else {
-            fs::remove_file(path).await?;
-            self.kept.pop_front();
         }
         self.count();
         if self.has_needless(until) { Ok(()) } else { self.directory.sync().await }
@@ -312,7 +330,18 @@ pub(super) struct Successor {
 async fn prepare(path: &Path, bytes: u64) -> Result<File> {
     let options = OpenOptions::new().create(true).truncate(true);
     let file = open_for_records(path, options).await?;
-    allocate(&file, 0, bytes).await?;
+    let filled = fill(&file, bytes).await;
+    if filled.is_err() {
+        // Whatever room there is, others need it: snapshots, after which old segments can go.
+        if let Err(error) = file.set_len(0).await {
+            tracing::warn!(%error, "what was taken for the log's next segment is not given back");
+        }
+    }
+    filled.map(|()| file)
+}
+
+async fn fill(file: &File, bytes: u64) -> Result<()> {
+    allocate(file, 0, bytes).await?;
     let mut zeros = AlignedBuffer::new(FILL_BYTES, ALIGNMENT_BYTES);
     zeros.set_len(FILL_BYTES);
     let mut zeros = Payload::from(zeros);
@@ -324,20 +353,29 @@ async fn prepare(path: &Path, bytes: u64) -> Result<File> {
             time::sleep(FILL_PAUSE).await;
         }
     }
-    file.sync_all().await?;
-    Ok(file)
+    file.sync_all().await
 }
 
 /// Opens for writing past the page cache, where the file system lets us.
 pub(crate) async fn open_for_records(path: &Path, options: OpenOptions) -> Result<File> {
     let options = options.write(true);
     match options.direct(true).open(path).await {
-        Err(error) if error.errno().is_some_and(|errno| errno.0 == libc::EINVAL) => {
-            warn_once(path);
-            options.open(path).await
+        Err(error) if error.errno().is_some_and(|errno| errno.0 == libc::EINVAL) => {}
+        Err(error) => return Err(error),
+        Ok(file) if is_aligned_enough(file.metadata().await?.direct_alignment()) => {
+            return Ok(file);
         }
-        opened => opened,
+        Ok(_) => {}
     }
+    warn_once(path);
+    options.open(path).await
+}
+
+/// Whether records lie and are held as O_DIRECT asks, as far as that is known.
+fn is_aligned_enough(asked: Option<DirectAlignment>) -> bool {
+    asked.is_none_or(|DirectAlignment { memory, offset }| {
+        memory.max(offset) as usize <= ALIGNMENT_BYTES
+    })
 }
 
 /// Reserves space where the file system knows how; where not, writes find out.
@@ -367,6 +405,24 @@ fn warn_once(path: &Path) {
     static SAID: std::sync::Once = std::sync::Once::new();
     let directory = path.parent().unwrap_or(path).display();
     SAID.call_once(|| {
-        tracing::warn!("{directory}: the file system has no O_DIRECT; the log goes by its cache");
+        tracing::warn!(
+            "{directory}: the file system has no O_DIRECT for blocks of {ALIGNMENT_BYTES} bytes; \
+             the log goes by its cache"
+        );
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_asks_for_larger_blocks_is_written_by_the_cache() {
+        let asked = |memory, offset| Some(DirectAlignment { memory, offset });
+        assert!(is_aligned_enough(None), "as far as that is known");
+        assert!(is_aligned_enough(asked(4, 512)));
+        assert!(is_aligned_enough(asked(4096, 4096)));
+        assert!(!is_aligned_enough(asked(4, 16_384)));
+        assert!(!is_aligned_enough(asked(8192, 512)));
+    }
 }

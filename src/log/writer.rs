@@ -5,18 +5,18 @@
 //! becomes part of the next. Invariant: one record is on its way at a time, so what follows a
 //! record that is damaged was never said to be durable.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::{Duty, Log, LogFailed, Policy};
-use super::lanes::RECORD_BYTES_HIGH;
 use super::record::{self, HEADER_BYTES, Head};
 use super::segments::{Full, Segments, Start, Successor};
 use super::{ALIGNMENT_BYTES, Link, Lsn, Slots};
 use crate::buffer::{AlignedBuffer, Payload};
 use crate::clock::{self, Instant};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{self, Measure};
 use crate::time;
 
@@ -50,6 +50,15 @@ pub struct Writer {
     needless: Lsn,
     /// When the last record was gathered.
     gathered_at: Instant,
+}
+
+/// What has come of a step, or why it could not be done.
+type Done<T> = std::result::Result<T, Failure>;
+
+/// An error, and the file or folder that it is about.
+struct Failure {
+    path: PathBuf,
+    error: Error,
 }
 
 /// What a writer does next.
@@ -99,8 +108,7 @@ impl Writer {
                     return Ok(());
                 }
             };
-            if let Err(error) = done {
-                let path = self.segments.file_path();
+            if let Err(Failure { path, error }) = done {
                 let path = path.display();
                 return Err(self.log.fail(format!(
                     "the log cannot be made durable: {path}: {error}; nothing more is \
@@ -154,7 +162,7 @@ impl Writer {
     }
 
     /// Gathers a record and writes it.
-    async fn write_record(&mut self) -> Result<()> {
+    async fn write_record(&mut self) -> Done<()> {
         let strict = self.log.is_strict();
         if strict && self.undurable_since.is_some() {
             self.sync().await?;
@@ -162,12 +170,20 @@ impl Writer {
         let (since, began) = (self.log.pending_since(), clock::now());
         self.log.set_undurable_since(Some(self.undurable_since.unwrap_or(since)));
         self.gathered_at = began;
-        if self.log.pending_bytes() <= RECORD_BYTES_HIGH {
+        let (payload_bytes, stays) = self.gather();
+        if !stays {
             self.log.restart_waiting(began);
         }
-        let payload_bytes = self.gather();
-        let (head, padded) = (self.head(), record::padded_bytes(payload_bytes) as u64);
+        let padded = record::padded_bytes(payload_bytes) as u64;
         let seals = self.until_there_is_room(async |this| this.make_room(padded).await).await?;
+        if seals && self.undurable_since.is_some() {
+            // By itself: where the disk takes records from a cache, what is wrong with earlier ones
+            // must not pass for a want of room for this one, which is written again.
+            self.sync_now().await?;
+            self.log.set_undurable_since(Some(since));
+            self.is_durable(self.log.written_lsn());
+        }
+        let head = self.head();
         let (link, successor) = self.seal(head, payload_bytes, seals).await?;
         let durable = strict || successor.is_some();
         self.put(durable, since).await?;
@@ -175,9 +191,7 @@ impl Writer {
         self.segments.advance(padded);
         self.log.set_written(head.link.lsn);
         if durable {
-            if self.undurable_since.is_some() {
-                self.sync_now().await?;
-            }
+            assert!(self.undurable_since.is_none(), "what came before was made durable first");
             self.log.set_undurable_since(None);
             self.is_durable(head.link.lsn);
         } else {
@@ -190,14 +204,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Copies what the lanes hold behind the room for the header; answers how much it is.
-    fn gather(&mut self) -> usize {
+    /// Copies what the lanes hold behind the room for the header; answers how much it is, and
+    /// whether they hold something for a later record.
+    fn gather(&mut self) -> (usize, bool) {
         let (room, lanes) = (&mut self.room, &self.settings.lanes);
         if room.capacity() > ROOM_BYTES_KEPT {
             *room = AlignedBuffer::new(ROOM_BYTES_MIN, ALIGNMENT_BYTES);
         }
         let mut end = HEADER_BYTES;
-        self.log.lanes.gather(self.next.lsn, |lane, changes| {
+        let stays = self.log.lanes.gather(self.next.lsn, |lane, changes| {
             let header = record::section_header(lanes[lane], changes.len());
             let start = end + header.len();
             let wanted = (start + changes.len()).next_multiple_of(ALIGNMENT_BYTES);
@@ -212,7 +227,7 @@ impl Writer {
             end = start + changes.len();
             room[start..end].copy_from_slice(changes);
         });
-        end - HEADER_BYTES
+        (end - HEADER_BYTES, stays)
     }
 
     fn head(&self) -> Head {
@@ -225,7 +240,7 @@ impl Writer {
         head: Head,
         payload_bytes: usize,
         seals: bool,
-    ) -> Result<(Link, Option<Successor>)> {
+    ) -> Done<(Link, Option<Successor>)> {
         let padded = record::padded_bytes(payload_bytes);
         let seed = self.segments.seed();
         let head = Head { sealed: seals, ..head };
@@ -241,7 +256,7 @@ impl Writer {
     }
 
     /// Writes the record in the room, as often as it takes.
-    async fn put(&mut self, durable: bool, since: Instant) -> Result<()> {
+    async fn put(&mut self, durable: bool, since: Instant) -> Done<()> {
         let mut full = Full::new(Arc::clone(&self.log));
         loop {
             let room = std::mem::replace(&mut self.room, AlignedBuffer::new(1, 1));
@@ -262,7 +277,7 @@ impl Writer {
                     full.wait(&self.segments.file_path(), &error).await;
                     self.trim().await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.failed(error)),
             }
         }
         full.end();
@@ -273,7 +288,7 @@ impl Writer {
     async fn until_there_is_room<R>(
         &mut self,
         mut work: impl AsyncFnMut(&mut Segments) -> Result<R>,
-    ) -> Result<R> {
+    ) -> Done<R> {
         let mut full = Full::new(Arc::clone(&self.log));
         let done = loop {
             match work(&mut self.segments).await {
@@ -282,26 +297,32 @@ impl Writer {
                     full.wait(&self.segments.file_path(), &error).await;
                     self.trim().await;
                 }
-                Err(error) => return Err(error),
+                // It may be about the next segment, or about the folder itself.
+                Err(error) => return Err(Failure { path: self.segments.folder(), error }),
             }
         };
         full.end();
         Ok(done)
     }
 
+    /// An error of writing or syncing the segment at hand.
+    fn failed(&self, error: Error) -> Failure {
+        Failure { path: self.segments.file_path(), error }
+    }
+
     /// Makes durable what was written.
-    async fn sync(&mut self) -> Result<()> {
+    async fn sync(&mut self) -> Done<()> {
         self.sync_now().await?;
         self.log.set_undurable_since(None);
         self.is_durable(self.log.written_lsn());
         Ok(())
     }
 
-    async fn sync_now(&mut self) -> Result<()> {
+    async fn sync_now(&mut self) -> Done<()> {
         let since = self.undurable_since.unwrap_or_else(clock::now);
         let sync = self.segments.file().sync_data();
         let began = clock::now();
-        self.watched(since, sync).await?;
+        self.watched(since, sync).await.map_err(|error| self.failed(error))?;
         metrics::record(Measure::LogSync, clock::now().nanos_since(began));
         self.undurable_since = None;
         Ok(())

@@ -283,17 +283,21 @@ fn create(path: &Path) -> Result<(), DirectoryError> {
     if path.is_dir() {
         return Ok(());
     }
-    // Each of those on the way is found again by a name in the one above it.
-    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.is_dir();
-    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
+    let parents = parents_of_missing(path);
     // What clients store is for nobody else to read.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(failed("creating", path))?;
-    for made in missing.into_iter().rev() {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync(parent.unwrap_or(Path::new(".")))?;
-    }
-    Ok(())
+    parents.into_iter().try_for_each(sync)
+}
+
+/// The directories that get an entry when `path` is made, with those on the way to it.
+fn parents_of_missing(path: &Path) -> Vec<&Path> {
+    let ancestors = path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty());
+    let missing = ancestors.take_while(|ancestor| !ancestor.is_dir());
+    let parents = missing.filter_map(Path::parent);
+    parents
+        .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+        .collect()
 }
 
 fn sync(path: &Path) -> Result<(), DirectoryError> {

@@ -53,6 +53,18 @@ fn a_directory_is_made_and_keeps_its_id() {
 }
 
 #[test]
+fn every_directory_on_the_way_is_made_durable() {
+    let folder = Folder::new("nested");
+    let path = folder.0.join("a/b");
+    assert_eq!(parents_of_missing(&path), [&folder.0.join("a"), &folder.0]);
+    assert_eq!(parents_of_missing(&folder.0.join("a")), [&folder.0]);
+    assert_eq!(parents_of_missing(&folder.0), [""; 0].map(Path::new));
+    let relative = Path::new("no such directory/below");
+    let parents = ["no such directory", "."].map(Path::new);
+    assert_eq!(parents_of_missing(relative), parents);
+}
+
+#[test]
 fn a_directory_in_use_names_the_process() {
     let folder = Folder::new("in-use");
     let first = DataDirectory::open(&folder.0, Missing::Create).expect("made");

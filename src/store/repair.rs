@@ -113,7 +113,14 @@ pub fn plan(
     }
     let first = stays.map_or(coverage.needed(), |end| end.link.lsn);
     let cut = cost(&files, directory, listing, stays, first);
-    cut.map(Plan::Cut).map_err(|(file, error)| reading(ReadError::Io { file, error }).into())
+    let cut = cut.map_err(|(file, error)| reading(ReadError::Io { file, error }))?;
+    if cut.begins().is_some_and(|(sequence, _)| sequence > name::SEQUENCE_COUNT_MAX) {
+        let last = name::segment(name::SEQUENCE_COUNT_MAX);
+        return Err(hopeless(format!(
+            "a segment would have to follow {last}, the last that can be"
+        )));
+    }
+    Ok(Plan::Cut(cut))
 }
 
 /// The end of what is whole of the log in front of `damage`.
@@ -279,22 +286,26 @@ impl Cut {
             directory.rename(&segment, &name::cut(&segment, 0))?;
             directory.sync()?;
         }
-        let begin = |sequence: u64, first: Link| {
-            let header = SegmentHeader { id: directory.id(), sequence, first }.encode();
-            directory.write(&name::segment(sequence), &mut &header[..])
-        };
+        if let Some((sequence, first)) = self.begins() {
+            // What stays was read, perhaps from the cache: it is not known to be durable.
+            let durable = Lsn::NONE;
+            let header = SegmentHeader { id: directory.id(), sequence, first, durable }.encode();
+            directory.write(&name::segment(sequence), &mut &header[..])?;
+        }
+        let Some(Position { place, .. }) = self.position else { return Ok(()) };
+        directory.cut(&name::segment(place.sequence), place.offset)
+    }
+
+    /// The segment that is begun, and what its first record will carry.
+    fn begins(&self) -> Option<(u64, Link)> {
         match self.position {
             None => {
                 let sequence = self.later.last().map_or(1, |last| last + 1);
-                begin(sequence, Link { lsn: self.first, chain: 0 })
+                Some((sequence, Link { lsn: self.first, chain: 0 }))
             }
-            Some(Position { place, link, is_sealed }) => {
-                if is_sealed {
-                    // Its last record promises a successor; an empty one continues it.
-                    begin(place.sequence + 1, link)?;
-                }
-                directory.cut(&name::segment(place.sequence), place.offset)
-            }
+            // Its last record promises a successor; an empty one continues it.
+            Some(Position { place, link, is_sealed: true }) => Some((place.sequence + 1, link)),
+            Some(_) => None,
         }
     }
 }

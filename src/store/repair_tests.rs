@@ -124,6 +124,18 @@ fn a_log_damaged_before_its_snapshots_begins_anew_behind_them() {
 }
 
 #[test]
+fn behind_the_last_number_there_is_no_segment_to_begin() {
+    let mut forge = Forge::new();
+    forge.record(&payload(&[set("a", "1")]));
+    let file = forge.files.remove(&1).expect("there");
+    forge.files.insert(name::SEQUENCE_COUNT_MAX, file);
+    let (_folder, directory) = folder("repair-last-number", &Memory::of(&forge));
+    let refused = repaired(&directory).map(|_| ()).expect_err("hopeless").to_string();
+    let why = "a segment would have to follow log-999999999999.seg, the last that can be";
+    assert!(refused.contains(why), "{refused}");
+}
+
+#[test]
 fn a_newer_format_is_left_alone() {
     let mut forge = three_segments();
     forge.files.get_mut(&3).expect("there")[8] = 2;

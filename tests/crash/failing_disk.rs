@@ -37,7 +37,7 @@ on_engines! {
         a_sync_that_fails_once_ends_the_process, a_sync_that_always_fails_ends_the_process,
         a_write_that_fails_ends_the_process, a_directory_that_cannot_be_synced_ends_the_process,
         a_full_disk_refuses_writes_until_there_is_room, a_quota_refuses_writes_until_it_is_raised,
-        interrupted_writes_are_done_again;
+        a_snapshot_makes_room_on_a_full_disk, interrupted_writes_are_done_again;
     epoll: an_end_without_the_last_sync_says_so, an_end_on_a_full_disk_says_so,
         a_sync_that_fails_once_ends_the_process, a_sync_that_always_fails_ends_the_process,
         a_write_that_fails_ends_the_process, a_directory_that_cannot_be_synced_ends_the_process,
@@ -201,6 +201,28 @@ fn a_full_disk_refuses_writes_until_there_is_room(disk: &FailingDisk, program: P
     let mut fills = Fills { disk, names: "No space left on device", fill };
     campaign.cycle_without_kills(&mut fills).unwrap();
     check_on_the_healthy_disk(disk, &mut campaign);
+}
+
+/// The room that there is is too little for a segment, and goes to the snapshot.
+fn a_snapshot_makes_room_on_a_full_disk(disk: &FailingDisk, program: Program) {
+    let store = "segment_size = \"1MiB\"\n".to_owned();
+    let setup = Setup::new(program, Fsync::Always, disk.path().join("data"));
+    let server = Server::start(&Setup { store, ..setup }).unwrap();
+    let mut connection = server.connect();
+    let third = disk.healthy().join("data/log-000000000003.seg");
+    while !third.exists() {
+        let value = "x".repeat(50_000);
+        assert_eq!(connection.call(&["SET", "key", &value]).unwrap(), Reply::ok());
+    }
+    // Some file systems cannot say beforehand that there is too little.
+    disk.add(Rule::new(Call::Allocate, Effect::Fail(libc::EOPNOTSUPP)));
+    disk.leave_room(400_000);
+    let is_refused = |reply: &Reply| matches!(reply, Reply::Error(it) if it.contains("No space"));
+    write_until(&server, is_refused);
+    // Now and then a segment is tried again, and takes the room for a moment.
+    let mut save = || connection.call(&["SAVE"]).unwrap() == Reply::ok();
+    assert!((0..5).any(|_| save()), "{}", server.log());
+    write_until(&server, |reply| *reply == Reply::ok());
 }
 
 fn a_quota_refuses_writes_until_it_is_raised(disk: &FailingDisk, program: Program) {

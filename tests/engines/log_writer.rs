@@ -10,6 +10,7 @@ use annulus::log::writer::{Settings, Writer};
 use annulus::log::{Admission, Head, Link, Log, Lsn, Policy, Slots, Start, StoreId, name, record};
 use annulus::{Engine, task, time};
 
+use crate::faults::{Call, Effect, FailingDisk, Rule};
 use crate::harness::{Scratch, run, turns_until};
 
 on_every_engine!(
@@ -23,34 +24,38 @@ on_every_engine!(
     old_segments_go_when_they_are_needed_no_more,
     a_segment_stays_for_its_last_record,
     a_record_says_whether_it_seals_and_what_was_durable_before_it,
+    a_segment_that_is_gone_already_keeps_no_other,
     a_folder_that_goes_away_ends_the_acknowledgements,
+    room_that_earlier_records_lacked_ends_the_acknowledgements,
 );
 
 const ID: StoreId = StoreId(*b"writer's own log");
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 
+type Writing = task::JoinHandle<Result<(), annulus::log::LogFailed>>;
+
+/// Begins a log in a folder, and a task that writes it.
+async fn begin(folder: &Path, policy: Policy, interval: Duration) -> (Arc<Log>, Writing) {
+    let lanes = vec![Slots { from: 0, until: 8192 }, Slots { from: 8192, until: 16384 }];
+    let log = Arc::new(Log::new(lanes.len(), Lsn::NONE, policy, interval));
+    let (path, kept) = (PathBuf::from(folder), Vec::new());
+    let start = Start { path, id: ID, next: Link::FIRST, sequence: 1, kept };
+    let settings = Settings { segment_bytes: SEGMENT_BYTES, lanes };
+    let writer = Writer::begin(start, Arc::clone(&log), settings).await.unwrap();
+    (log, task::spawn(writer.run()))
+}
+
 /// A log that is being written in a folder of its own.
 struct Fixture {
     log: Arc<Log>,
     folder: Scratch,
-    writing: task::JoinHandle<Result<(), annulus::log::LogFailed>>,
+    writing: Writing,
 }
 
 impl Fixture {
     async fn begin(policy: Policy, interval: Duration) -> Self {
         let folder = Scratch::new();
-        let lanes = vec![Slots { from: 0, until: 8192 }, Slots { from: 8192, until: 16384 }];
-        let log = Arc::new(Log::new(lanes.len(), Lsn::NONE, policy, interval));
-        let start = Start {
-            path: folder.0.clone(),
-            id: ID,
-            next: Link::FIRST,
-            sequence: 1,
-            kept: Vec::new(),
-        };
-        let settings = Settings { segment_bytes: SEGMENT_BYTES, lanes };
-        let writer = Writer::begin(start, Arc::clone(&log), settings).await.unwrap();
-        let writing = task::spawn(writer.run());
+        let (log, writing) = begin(&folder.0, policy, interval).await;
         Self { log, folder, writing }
     }
 
@@ -313,6 +318,22 @@ fn a_record_says_whether_it_seals_and_what_was_durable_before_it(engine: Engine)
     });
 }
 
+fn a_segment_that_is_gone_already_keeps_no_other(engine: Engine) {
+    run(engine, async {
+        let fixture = Fixture::always().await;
+        let mut last = Lsn::NONE;
+        while segments(&fixture.folder.0).len() < 4 {
+            last = fixture.log.append(0, &vec![7; 100_000]);
+            fixture.log.durable(last).await.unwrap();
+        }
+        std::fs::remove_file(fixture.folder.0.join(name::segment(1))).unwrap();
+        fixture.log.trim(last);
+        turns_until(|| segments(&fixture.folder.0) == [4]).await;
+        fixture.log.close();
+        fixture.log.ended().await.unwrap();
+    });
+}
+
 fn a_folder_that_goes_away_ends_the_acknowledgements(engine: Engine) {
     run(engine, async {
         let fixture = Fixture::always().await;
@@ -326,9 +347,30 @@ fn a_folder_that_goes_away_ends_the_acknowledgements(engine: Engine) {
             }
         };
         assert!(failed.to_string().contains("cannot be made durable"), "{failed}");
+        // Nothing is wrong with the segment at hand.
+        let told = format!("{}: opening", fixture.folder.0.display());
+        assert!(failed.to_string().contains(&told), "{failed}");
         assert_eq!(fixture.log.failure(), Some(failed.clone()));
         assert!(matches!(fixture.log.admission(), Admission::Refused(_)));
         assert_eq!(fixture.log.admitted().await, Ok(()), "refused is not stalled");
         assert_eq!(fixture.writing.await.unwrap(), Err(failed));
+    });
+}
+
+/// As it is where the records went to a cache: the next sync would succeed.
+fn room_that_earlier_records_lacked_ends_the_acknowledgements(engine: Engine) {
+    let Some(disk) = FailingDisk::new() else { return };
+    run(engine, async {
+        let (log, writing) = begin(&disk.path(), Policy::Never, Duration::from_secs(1)).await;
+        disk.add(Rule::new(Call::Sync, Effect::Fail(libc::ENOSPC)).named("log-").times(1));
+        // The change of segments is what syncs.
+        while log.failure().is_none() {
+            assert_eq!(segments(&disk.healthy()), [1], "it was believed");
+            let lsn = log.append(0, &vec![7; 60_000]);
+            turns_until(|| log.written_lsn() >= lsn || log.failure().is_some()).await;
+        }
+        assert_eq!(log.durable_lsn(), Lsn::NONE);
+        let failed = writing.await.unwrap().unwrap_err().to_string();
+        assert!(failed.contains("log-000000000001.seg: "), "{failed}");
     });
 }

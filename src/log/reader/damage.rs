@@ -57,6 +57,14 @@ pub enum Damaged {
         /// The later record.
         proof: Lsn,
     },
+    /// A record is not what was written, and a later segment proves that it was there.
+    #[error("{invalid}; it was there, for it was durable when segment {later} was begun")]
+    BeforeSegment {
+        /// What is there instead.
+        invalid: InvalidRecord,
+        /// The later segment.
+        later: u64,
+    },
     /// A record of a snapshot is not what was written.
     #[error("{0}")]
     SnapshotRecord(InvalidRecord),

@@ -57,7 +57,7 @@ impl Forge {
             offset: 0,
             links: vec![Link::FIRST],
         };
-        forge.begin(Vec::new());
+        forge.begin(Vec::new(), Lsn::NONE);
         forge
     }
 
@@ -78,30 +78,37 @@ impl Forge {
 
     /// Adds a record, and goes on in a new segment on the remains of `recycled`.
     pub(crate) fn record_and_rotate(&mut self, payload: &[u8], recycled: Vec<u8>) {
+        let durable = self.known_durable();
         self.write(payload, true);
-        self.begin(recycled);
+        self.begin(recycled, durable);
     }
 
     /// What a start does: cuts the present segment and begins another.
     pub(crate) fn restart(&mut self) {
         let end = self.offset;
         self.resize(end);
-        self.begin(Vec::new());
+        self.begin(Vec::new(), Lsn(self.link.lsn.0 - 1));
     }
 
     /// Puts a successor beside, as if the next record were to be sealed and never was written.
     pub(crate) fn prepare_successor(&mut self) {
         let first = Link { lsn: self.link.lsn.next(), chain: 0x1234 };
         let sequence = self.sequence + 1;
-        let header = SegmentHeader { id: ID, sequence, first };
+        let durable = self.known_durable();
+        let header = SegmentHeader { id: ID, sequence, first, durable };
         let mut file = header.encode().to_vec();
         file.resize(4 * FILE_HEADER_BYTES, 0);
         self.files.insert(sequence, file);
     }
 
-    fn begin(&mut self, mut file: Vec<u8>) {
+    fn known_durable(&self) -> Lsn {
+        self.durable.unwrap_or(Lsn(self.link.lsn.0 - 1))
+    }
+
+    fn begin(&mut self, mut file: Vec<u8>, durable: Lsn) {
         self.sequence += 1;
-        let header = SegmentHeader { id: ID, sequence: self.sequence, first: self.link };
+        let (sequence, first) = (self.sequence, self.link);
+        let header = SegmentHeader { id: ID, sequence, first, durable };
         file.resize(file.len().max(FILE_HEADER_BYTES), 0);
         file[..FILE_HEADER_BYTES].copy_from_slice(&header.encode());
         self.files.insert(self.sequence, file);
@@ -109,7 +116,7 @@ impl Forge {
     }
 
     fn write(&mut self, payload: &[u8], sealed: bool) -> Lsn {
-        let durable = self.durable.unwrap_or(Lsn(self.link.lsn.0 - 1));
+        let durable = self.known_durable();
         let head = Head { sealed, ..Head::new(self.link, durable, 1_700_000_000_000) };
         let mut room = vec![0; padded_bytes(payload.len())];
         room[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);

@@ -279,17 +279,24 @@ impl<F: Files> Reader<F> {
             let what = Damaged::Record { invalid, proof };
             return Err(damage(sequence, offset, Some(expected.lsn), what));
         }
+        let damaged = |what| Err(damage(sequence, offset, Some(expected.lsn), what));
         for &later in self.ahead.iter().rev() {
             let (mut opened, header) = self.open(later)?;
             if header.first.lsn <= expected.lsn {
                 let what = Damaged::Discontinued(header.first.lsn);
                 return Err(damage(later, 0, Some(expected.lsn), what));
             }
+            if self.ahead.last() != Some(&(sequence + 1)) {
+                return damaged(Damaged::SegmentMissing(sequence + 1));
+            }
             let from = opened.offset;
             let found = search::behind(&mut opened.window, from, expected, seed);
             if let Some(proof) = found.map_err(|error| opened.failed(error))?.newest {
-                let what = Damaged::Record { invalid, proof };
-                return Err(damage(sequence, offset, Some(expected.lsn), what));
+                return damaged(Damaged::Record { invalid, proof });
+            }
+            // Only the segment behind this one may stand there before this one is durable.
+            if header.durable >= expected.lsn || later > sequence + 1 {
+                return damaged(Damaged::BeforeSegment { invalid, later });
             }
         }
         Ok(self.end(found.torn(offset)))

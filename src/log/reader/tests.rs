@@ -159,6 +159,44 @@ fn damage_in_front_of_a_later_segment_with_records_is_refused() {
 }
 
 #[test]
+fn a_missing_segment_is_missed_though_nothing_was_written_behind_it() {
+    let mut forge = numbered(2);
+    forge.restart();
+    forge.record(&[3]);
+    forge.restart();
+    // Headers of an earlier version say nothing of what is durable.
+    let header = SegmentHeader { id: ID, sequence: 3, first: forge.link, durable: Lsn::NONE };
+    forge.files.insert(3, header.encode().to_vec());
+    let mut files = forge.files.clone();
+    files.remove(&2);
+    let damage = damage_of(&files);
+    assert_eq!(damage.what, Damaged::SegmentMissing(2));
+    assert_eq!((damage.file.as_deref(), damage.offset), (Some("log-000000000001.seg"), 12_288));
+    // Nor could a second one stand behind a segment that ends early.
+    forge.restart();
+    let at = forge.written[2].offset;
+    forge.files.get_mut(&2).expect("there")[at + HEADER_BYTES] ^= 1;
+    let invalid = InvalidRecord::Checksum(Lsn(3));
+    let header = SegmentHeader { id: ID, sequence: 4, first: forge.link, durable: Lsn::NONE };
+    forge.files.insert(4, header.encode().to_vec());
+    assert_eq!(damage_of(&forge.files).what, Damaged::BeforeSegment { invalid, later: 4 });
+}
+
+#[test]
+fn the_last_record_before_a_restart_is_proven_by_the_segment_behind_it() {
+    let mut forge = numbered(2);
+    forge.restart();
+    let at = forge.written[1].offset;
+    forge.files.get_mut(&1).expect("there")[at + HEADER_BYTES] ^= 1;
+    let damage = damage_of(&forge.files);
+    assert_eq!(
+        damage.to_string(),
+        "log-000000000001.seg is damaged at byte 8192, where record 2 should be: the checksum of \
+         record 2 is wrong; it was there, for it was durable when segment 2 was begun"
+    );
+}
+
+#[test]
 fn a_successor_that_was_only_prepared_is_unused() {
     let mut forge = numbered(2);
     forge.resize(40_960);
@@ -206,7 +244,7 @@ fn a_segment_under_another_name_or_of_another_store_is_refused() {
     files.insert(3, forge.files[&2].clone());
     assert_eq!(damage_of(&files).what, Damaged::OtherSequence(2));
     let other = StoreId([7; 16]);
-    let header = SegmentHeader { id: other, sequence: 2, first: forge.link };
+    let header = SegmentHeader { id: other, sequence: 2, first: forge.link, durable: Lsn(2) };
     forge.files.insert(2, header.encode().to_vec());
     assert_eq!(damage_of(&forge.files).what, Damaged::OtherStore(other));
 }
@@ -216,7 +254,7 @@ fn a_segment_that_continues_another_log_is_refused() {
     let mut forge = numbered(1);
     forge.record_and_rotate(&[2], Vec::new());
     let first = Link { lsn: Lsn(3), chain: forge.link.chain ^ 1 };
-    let header = SegmentHeader { id: ID, sequence: 2, first };
+    let header = SegmentHeader { id: ID, sequence: 2, first, durable: Lsn(2) };
     forge.files.insert(2, header.encode().to_vec());
     let damage = damage_of(&forge.files);
     assert_eq!(damage.what, Damaged::Discontinued(Lsn(3)));
@@ -228,7 +266,7 @@ fn a_restart_that_continues_another_log_is_refused() {
     let mut forge = numbered(2);
     forge.restart();
     let first = Link { lsn: Lsn(3), chain: forge.link.chain ^ 1 };
-    let header = SegmentHeader { id: ID, sequence: 2, first };
+    let header = SegmentHeader { id: ID, sequence: 2, first, durable: Lsn(2) };
     forge.files.insert(2, header.encode().to_vec());
     assert_eq!(damage_of(&forge.files).what, Damaged::Discontinued(Lsn(3)));
 }

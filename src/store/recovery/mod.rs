@@ -91,7 +91,7 @@ impl std::fmt::Display for TornTail {
             formatter,
             "the log ends at byte {offset} of {file}: the {bytes} bytes behind were "
         )?;
-        match newest {
+        match newest.filter(|newest| newest > first) {
             None => write!(formatter, "record {first}, which was not wholly written"),
             Some(newest) => write!(
                 formatter,

@@ -379,6 +379,21 @@ fn a_torn_tail_is_cut_off_and_told() {
 }
 
 #[test]
+fn one_torn_record_is_told_by_its_number() {
+    let torn = |newest| TornTail {
+        file: name::segment(1),
+        offset: 8192,
+        bytes: 4096,
+        first: Lsn(5),
+        newest,
+    };
+    let expected = "the log ends at byte 8192 of log-000000000001.seg: the 4096 bytes behind were \
+                    record 5, which was not wholly written";
+    assert_eq!(torn(None).to_string(), expected);
+    assert_eq!(torn(Some(Lsn(5))).to_string(), expected);
+}
+
+#[test]
 fn damage_in_the_middle_refuses_and_changes_nothing() {
     let mut forge = Forge::new();
     for value in ["1", "2", "3"] {
