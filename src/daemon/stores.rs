@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Failure;
 use super::settings::StoreSettings;
 use crate::engine::Engine;
-use crate::log::{self, Log, Policy, Slots, Writer};
+use crate::log::{self, Log, LogFailed, Policy, Slots, Start, Writer};
 use crate::runtime::Runtime;
 use crate::service::resp::expiry_cycle::expire_forever;
 use crate::shard::ShardId;
@@ -207,7 +207,8 @@ impl Stores {
 }
 
 impl Journalist {
-    /// Starts to write the log, on the first shard.
+    /// Starts to write the log, on the first shard. Where there is no room for it, the store is
+    /// read meanwhile.
     pub(super) fn start(self, runtime: &Runtime) -> Result<(), Failure> {
         let (log, path) = (Arc::clone(&self.log), self.start.path.clone());
         let work = Arc::new(Mutex::new(Some(self)));
@@ -216,30 +217,47 @@ impl Journalist {
             async move {
                 let taken = mine.and_then(|work| work.lock().ok()?.take());
                 let Some(Self { log, start, settings }) = taken else { return Ok(()) };
-                let writer = Writer::begin(start, log, settings).await?;
-                task::Builder::new().name("log").spawn(write(writer)).detach();
+                let begun = Writer::begin(start.clone(), Arc::clone(&log), settings.clone()).await;
+                let task = task::Builder::new().name("log");
+                match begun {
+                    Ok(writer) => task.spawn(to_the_end(writer.run())).detach(),
+                    Err(error) if error.is_storage_full() => {
+                        task.spawn(to_the_end(begin_late(start, log, settings))).detach();
+                    }
+                    Err(error) => return Err(error),
+                }
                 Ok(())
             }
         })?;
         let begun: Result<Vec<()>, crate::Error> = begun.into_iter().collect();
         begun.map(drop).map_err(|error| {
             log.close();
-            let advice = if error.is_storage_full() {
-                "; make room on its file system, then start again"
-            } else {
-                ""
-            };
-            let path = path.display();
-            Failure::running(format!("the log cannot be begun in {path}: {error}{advice}"))
+            Failure::running(cannot_begin(&path, &error))
         })
+    }
+}
+
+fn cannot_begin(path: &Path, error: &crate::Error) -> String {
+    format!("the log cannot be begun in {}: {error}", path.display())
+}
+
+async fn begin_late(
+    start: Start,
+    log: Arc<Log>,
+    settings: log::writer::Settings,
+) -> Result<(), LogFailed> {
+    let path = start.path.clone();
+    match Writer::begin_when_there_is_room(start, log, settings).await {
+        Ok(Some(writer)) => writer.run().await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(LogFailed(cannot_begin(&path, &error).into())),
     }
 }
 
 /// Writes the log to its end. When it fails nothing may be acknowledged any more, so the process
 /// ends at once and says why.
-async fn write(writer: Writer) {
-    let writing = task::Builder::new().name("log writer").spawn(writer.run());
-    let failed = match writing.await {
+async fn to_the_end(writing: impl Future<Output = Result<(), LogFailed>> + 'static) {
+    let failed = match task::Builder::new().name("log writer").spawn(writing).await {
         Ok(Ok(())) => return,
         Ok(Err(failed)) => failed.to_string(),
         // The runtime ends.

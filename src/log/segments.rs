@@ -297,8 +297,8 @@ impl Full {
     }
 
     /// Has writes refused, and waits a little.
-    pub(super) async fn wait(&mut self, path: &Path, error: &Error) {
-        let directory = path.parent().unwrap_or(path).display();
+    pub(super) async fn wait(&mut self, directory: &Path, error: &Error) {
+        let directory = directory.display();
         if !self.refuses {
             tracing::error!(%error, "no room for the log in {directory}: writes are refused");
             self.refuses = true;

@@ -90,6 +90,34 @@ impl Writer {
         })
     }
 
+    /// Begins a new segment in the directory once there is room for one, and has writes refused
+    /// until then. `None` if the log is closed before that, with nothing to be written.
+    ///
+    /// # Errors
+    /// The errors of making a file there, but want of room only if something waits at the close.
+    pub async fn begin_when_there_is_room(
+        start: Start,
+        log: Arc<Log>,
+        settings: Settings,
+    ) -> Result<Option<Self>> {
+        let mut full = Full::new(Arc::clone(&log));
+        loop {
+            match Self::begin(start.clone(), Arc::clone(&log), settings.clone()).await {
+                Ok(writer) => {
+                    full.end();
+                    return Ok(Some(writer));
+                }
+                Err(error) if !error.is_storage_full() => return Err(error),
+                Err(error) if log.is_closing() && log.pending_bytes() > 0 => return Err(error),
+                Err(_) if log.is_closing() => {
+                    log.set_ended();
+                    return Ok(None);
+                }
+                Err(error) => full.wait(&start.path, &error).await,
+            }
+        }
+    }
+
     /// Writes until the log is closed and everything is durable.
     ///
     /// Not to be dropped before: what waits would wait for ever.
@@ -274,7 +302,7 @@ impl Writer {
                 Ok(()) => break,
                 // Who ends the program is told that there was no room, and does not wait for some.
                 Err(error) if error.is_storage_full() && !self.log.is_closing() => {
-                    full.wait(&self.segments.file_path(), &error).await;
+                    full.wait(&self.segments.folder(), &error).await;
                     self.trim().await;
                 }
                 Err(error) => return Err(self.failed(error)),
@@ -294,7 +322,7 @@ impl Writer {
             match work(&mut self.segments).await {
                 Ok(done) => break done,
                 Err(error) if error.is_storage_full() && !self.log.is_closing() => {
-                    full.wait(&self.segments.file_path(), &error).await;
+                    full.wait(&self.segments.folder(), &error).await;
                     self.trim().await;
                 }
                 // It may be about the next segment, or about the folder itself.
