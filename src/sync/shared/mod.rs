@@ -29,6 +29,7 @@ pub(crate) mod sleep;
 pub mod spsc;
 mod waiter;
 
+#[cfg(feature = "daemon")]
 pub(crate) use self::waiter::Waiter;
 #[cfg(not(loom))]
 pub use async_lock::{
