@@ -29,7 +29,7 @@ pub(crate) mod sleep;
 pub mod spsc;
 mod waiter;
 
-#[cfg(feature = "daemon")]
+#[cfg(any(feature = "daemon", loom))]
 pub(crate) use self::waiter::Waiter;
 #[cfg(not(loom))]
 pub use async_lock::{
