@@ -245,14 +245,15 @@ impl Segments {
             return;
         }
         *self.spare.borrow_mut() = Spare::Preparing;
-        let (spare, path) = (Rc::clone(&self.spare), self.path.join(SPARE));
+        let (spare, folder) = (Rc::clone(&self.spare), self.folder());
+        let path = folder.join(SPARE);
         let (bytes, log) = (self.segment_bytes, Arc::clone(&self.log));
         let preparing = async move {
             let mut full = Full::new(log);
             let prepared = loop {
                 match prepare(&path, bytes).await {
                     Ok(file) => break Spare::Ready(file, bytes),
-                    Err(error) if error.is_storage_full() => full.wait(&path, &error).await,
+                    Err(error) if error.is_storage_full() => full.wait(&folder, &error).await,
                     // The segment at hand grows meanwhile.
                     Err(error) if is_passing(&error) => {
                         tracing::warn!(%error, "the log's next segment cannot be made yet");

@@ -177,7 +177,8 @@ fn fills_up(kind: &str, program: Program) {
     let ballast = Ballast::fill(&image);
     write_until(&server, |reply| matches!(reply, Reply::Error(it) if it.contains(NO_ROOM)));
     let refused = put_until(&server, "507");
-    assert!(refused.contains(NO_ROOM), "{refused}");
+    let place = format!("no room for the log in {} (", setup.folder.display());
+    assert!(refused.contains(&place) && refused.contains(NO_ROOM), "{refused}");
     let mut connection = server.connect();
     for refused in [
         &["SET", "refused", "v"][..],
